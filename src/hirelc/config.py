@@ -1,0 +1,131 @@
+"""Settings of a run: small frozen values, validated when built, versioned JSON, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from hirelc.errors import RunError
+
+CONFIG_VERSION = 1
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) <= 0:
+            raise RunError(f"{type(owner).__name__}.{name} must be above 0, not {getattr(owner, name)}")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The hierarchical search.
+
+    :param cycles: rounds of budgets, block policies, vote and rigorous measurement
+    :param low_level_steps: environment steps per low-level agent and cycle
+    :param high_level_steps: environment steps per high-level agent and cycle
+    :param levels: how many levels the bits and keep actions have (the paper's 15)
+    :param min_keep: lowest keep_ratio that any budget may grant
+    :param strategy: who proposes policies: "hirelc", "random" or "uniform"
+    """
+
+    cycles: int = 4
+    low_level_steps: int = 768
+    high_level_steps: int = 768
+    levels: int = 15
+    min_keep: float = 0.5
+    min_bits: int = 2
+    max_bits: int = 8
+    surrogate_min_samples: int = 4
+    strategy: str = "hirelc"
+
+    def __post_init__(self) -> None:
+        _positive(self, "cycles", "low_level_steps", "high_level_steps", "surrogate_min_samples")
+        if self.levels < 2:
+            raise RunError("SearchConfig.levels must be at least 2")
+        if not 0 < self.min_keep <= 1:
+            raise RunError(f"SearchConfig.min_keep must be in (0, 1], not {self.min_keep}")
+        if not 2 <= self.min_bits <= self.max_bits <= 8:
+            raise RunError("SearchConfig needs 2 <= min_bits <= max_bits <= 8")
+        if self.strategy not in ("hirelc", "random", "uniform"):
+            raise RunError(f"unknown search strategy {self.strategy!r}: use hirelc, random or uniform")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Fine-tuning, quantization-aware and distilled from the original.
+
+    :param images: training samples (forward and backward) that search and final fine-tune may see together
+    :param search_share: share of `images` spent on the measurements of the search
+    :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3
+    :param distill_weight: weight of the distillation loss against the task's own loss
+    :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
+    :param patience: evaluations without a better validation score before a fine-tune stops
+    """
+
+    images: int = 240_000
+    search_share: float = 0.3
+    batch_size: int = 128
+    learning_rate: float | None = None
+    weight_decay: float = 1e-4
+    distill_weight: float = 0.7
+    temperature: float = 2.0
+    evaluations: int = 8
+    patience: int = 4
+    precision: str = "auto"
+    control: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(self, "images", "batch_size", "temperature", "evaluations", "patience")
+        if not 0 < self.search_share < 1:
+            raise RunError(f"TrainConfig.search_share must be between 0 and 1, not {self.search_share}")
+        if not 0 <= self.distill_weight <= 1:
+            raise RunError(f"TrainConfig.distill_weight must be from 0 to 1, not {self.distill_weight}")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise RunError(f"unknown precision {self.precision!r}: use auto, bf16 or fp32")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run but its goal.
+
+    :param seed: the root of every random stream of the run
+    :param blocks: regular expression that names the blocks; None finds them by repetition
+    :param frame_bits: bits of the kernels outside any block
+    :param fisher_samples: training samples for the Fisher sensitivity
+    :param calibration_samples: training samples on which the logit-MSE proxy is measured
+    """
+
+    seed: int = 0
+    blocks: str | None = None
+    frame_bits: int = 8
+    fisher_samples: int = 256
+    calibration_samples: int = 128
+    device: str = "cpu"
+    search: SearchConfig = field(default_factory=SearchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "fisher_samples", "calibration_samples")
+        if not 2 <= self.frame_bits <= 8:
+            raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": CONFIG_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Config:
+        values = dict(data)
+        if values.pop("version", None) != CONFIG_VERSION:
+            raise RunError(f"not a version {CONFIG_VERSION} configuration")
+        parts = {"search": SearchConfig, "train": TrainConfig}
+        for name, kind in parts.items():
+            values[name] = _build(kind, values.get(name, {}))
+        return _build(cls, values)
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    unknown = sorted(set(values) - {f.name for f in fields(kind)})
+    if unknown:
+        raise RunError(f"{kind.__name__} has no setting {unknown[0]!r}")
+    return kind(**values)

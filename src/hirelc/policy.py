@@ -1,0 +1,222 @@
+"""The two values that cross every border, Policy and Measurement, and the values they are made of.
+
+Nothing here knows torch. All values are frozen, validated when built, and round-trip through JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hirelc.errors import PolicyError
+
+POLICY_VERSION = 1
+MIN_BITS, MAX_BITS = 2, 8
+
+
+class NumberType(StrEnum):
+    """INT: integers; FLOAT: minifloats with sign, exponent and mantissa (see `formats`)."""
+
+    INT = "int"
+    FLOAT = "float"
+
+
+class Granularity(StrEnum):
+    """How a kernel's scale is laid out.
+
+    UNIFORM      one scale per tensor
+    LOG          one scale per tensor, levels are zero and signed powers of two (for either number type)
+    PER_CHANNEL  one scale per output channel, found once by error-minimising search
+    LEARNED      one scale per output channel, trained together with the weights (LSQ)
+    """
+
+    UNIFORM = "uniform"
+    LOG = "log"
+    PER_CHANNEL = "per_channel"
+    LEARNED = "learned"
+
+
+class Strategy(StrEnum):
+    """What a block should lean on: bits only, channels only, or whatever pays."""
+
+    QUANTIZATION = "quantization"
+    PRUNING = "pruning"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done to one kernel.
+
+    :param bits: 2..8 per weight
+    :param keep_ratio: fraction of output channels kept, in (0, 1]
+    """
+
+    bits: int = 8
+    keep_ratio: float = 1.0
+    number_type: NumberType = NumberType.INT
+    granularity: Granularity = Granularity.PER_CHANNEL
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not MIN_BITS <= self.bits <= MAX_BITS:
+            raise PolicyError(f"bits must be a whole number from {MIN_BITS} to {MAX_BITS}, not {self.bits!r}")
+        if not (isinstance(self.keep_ratio, float | int) and 0 < self.keep_ratio <= 1):
+            raise PolicyError(f"keep_ratio must be above 0 and at most 1, not {self.keep_ratio!r}")
+        object.__setattr__(self, "keep_ratio", float(self.keep_ratio))
+        try:
+            object.__setattr__(self, "number_type", NumberType(self.number_type))
+            object.__setattr__(self, "granularity", Granularity(self.granularity))
+        except ValueError as error:
+            raise PolicyError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Policy(Mapping[str, Choice]):
+    """A choice for every kernel, keyed by the kernel's parameter name. Hashable, ordered as given."""
+
+    choices: tuple[tuple[str, Choice], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", tuple((name, choice) for name, choice in self.choices))
+        object.__setattr__(self, "_index", dict(self.choices))
+        if len(self._index) != len(self.choices):  # type: ignore[attr-defined]
+            raise PolicyError("a policy names a kernel twice")
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Choice]) -> Policy:
+        return cls(tuple(choices.items()))
+
+    def __getitem__(self, name: str) -> Choice:
+        return self._index[name]  # type: ignore[attr-defined,no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.choices)
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def __hash__(self) -> int:
+        return hash(self.choices)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Policy) and self.choices == other.choices
+
+    def updated(self, changes: Mapping[str, Choice]) -> Policy:
+        """The same policy with some kernels decided anew."""
+        unknown = [name for name in changes if name not in self]
+        if unknown:
+            raise PolicyError(f"the policy has no kernel {unknown[0]!r}")
+        return Policy(tuple((name, changes.get(name, choice)) for name, choice in self.choices))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": POLICY_VERSION, "choices": {name: asdict(choice) for name, choice in self.choices}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        if set(data) != {"version", "choices"} or data["version"] != POLICY_VERSION:
+            raise PolicyError(f"not a version {POLICY_VERSION} policy: keys {sorted(data)}")
+        try:
+            return cls(tuple((name, Choice(**fields)) for name, fields in data["choices"].items()))
+        except TypeError as error:
+            raise PolicyError(f"a choice has an unknown or missing key: {error}") from None
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name this policy."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the high level grants one block.
+
+    :param target_fraction: bytes of the compressed block / bytes of the block in fp32
+    :param max_pruning: largest fraction of channels that may go (1 - lowest keep_ratio)
+    :param min_bits: lowest bit-width allowed
+    :param max_drop: accuracy drop in points that the block may cause
+    """
+
+    target_fraction: float
+    max_pruning: float
+    min_bits: int
+    strategy: Strategy
+    max_drop: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_fraction <= 1:
+            raise PolicyError(f"target_fraction must be in (0, 1], not {self.target_fraction}")
+        if not 0 <= self.max_pruning < 1:
+            raise PolicyError(f"max_pruning must be in [0, 1), not {self.max_pruning}")
+        if not MIN_BITS <= self.min_bits <= MAX_BITS:
+            raise PolicyError(f"min_bits must be from {MIN_BITS} to {MAX_BITS}, not {self.min_bits}")
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user wants. At least one limit; all given limits hold together.
+
+    :param ratio: whole fp32 safetensors file / whole compressed file, at least this
+    :param max_drop: accuracy points lost, at most this
+    :param max_bytes: bytes of the whole compressed file, at most this
+    """
+
+    ratio: float | None = None
+    max_drop: float | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ratio is None and self.max_drop is None and self.max_bytes is None:
+            raise PolicyError("a goal needs a limit: give a ratio (--ratio), max_drop (--max-drop) or max_bytes (--max-bytes)")
+        if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio > 1):
+            raise PolicyError(f"the ratio must be above 1, not {self.ratio}")
+        if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
+            raise PolicyError(f"max_drop must be zero or more points, not {self.max_drop}")
+        if self.max_bytes is not None and self.max_bytes <= 0:
+            raise PolicyError(f"max_bytes must be above 0, not {self.max_bytes}")
+
+    def byte_limit(self, original_bytes: int) -> int | None:
+        """The tightest limit on the file's length, in bytes; None when the goal sets none."""
+        limits = [] if self.ratio is None else [int(original_bytes / self.ratio)]
+        if self.max_bytes is not None:
+            limits.append(self.max_bytes)
+        return min(limits, default=None)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a policy is worth, as read back from its file.
+
+    :param size_bytes: length of the whole compressed file
+    :param accuracy: task metric of the network read back from the file, in percent
+    :param drop_points: original minus compressed accuracy on the same split, in points
+    :param macs: multiply-accumulates of the kernels for one sample
+    :param split: which split was measured ("search-validation" or "test")
+    :param images_seen: training samples (forward and backward) that this measurement cost
+    :param failure: why the candidate was rejected; None when it stands
+    """
+
+    size_bytes: int
+    accuracy: float
+    drop_points: float
+    macs: int
+    split: str
+    images_seen: int = 0
+    seconds: float = 0.0
+    latency_ms: float | None = None
+    failure: str | None = None
+    extra: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.split not in ("search-validation", "test"):
+            raise PolicyError(f"unknown split {self.split!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "extra": dict(self.extra)}
+
+

@@ -1,0 +1,102 @@
+"""What the search knows of a network: numbers, no tensors.
+
+`Problem` is the only view that `search/` has. The pipeline implements it with the cost model and the
+logit-MSE proxy; tests implement it with an analytic fake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hirelc.policy import Budget, Choice, Measurement, Policy
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """One kernel of a block.
+
+    :param sensitivity: Fisher sensitivity, normalised over all kernels to [0, 1]
+    :param prunable: False when its keep_ratio must stay 1
+    """
+
+    name: str
+    weights: int
+    sensitivity: float
+    prunable: bool
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """One block. `position` is 0 for the first and 1 for the last; `share` is its part of the blocks' weights."""
+
+    name: str
+    kernels: tuple[KernelInfo, ...]
+    position: float
+    share: float
+    sensitivity: float
+
+    @property
+    def weights(self) -> int:
+        return sum(kernel.weights for kernel in self.kernels)
+
+
+class Problem(Protocol):
+    """Numbers about a network, cheap to ask for thousands of times (implementations memoise)."""
+
+    @property
+    def blocks(self) -> tuple[BlockInfo, ...]: ...
+
+    @property
+    def original_bytes(self) -> int:
+        """Bytes of the fp32 file of the original network."""
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of the compressed file that no block decides: frame, norms, biases, headers."""
+
+    def block_bytes(self, block: int, choices: Sequence[Choice]) -> int:
+        """Payload bytes of one block (codes, scales, masks) under one choice per kernel, in kernel order."""
+
+    def block_distortion(self, block: int, choices: Sequence[Choice]) -> float:
+        """Logit-MSE proxy of compressing this block alone, divided by the variance of the original's logits.
+
+        Zero or more; additive over blocks to first order.
+        """
+
+    def canonical(self, block: int, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+        """The choices as they take effect: keep ratios snapped to whole channels, coupled kernels made equal."""
+
+    def policy(self, choices: Sequence[Sequence[Choice]]) -> Policy:
+        """The whole network's policy: the blocks' choices and the frame's fixed ones."""
+
+    def file_bytes(self, choices: Sequence[Sequence[Choice]]) -> int:
+        """Exact length of the whole file under these choices."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A policy to measure next and how it came about.
+
+    :param choices: one choice per kernel, per block
+    :param origin: who proposed it ("vote", "reference", "random", "uniform")
+    :param record: journal entries (votes, rewards, predictions), JSON-ready
+    """
+
+    policy: Policy
+    choices: tuple[tuple[Choice, ...], ...]
+    origin: str
+    predicted_drop: float | None
+    budgets: tuple[Budget, ...] = ()
+    record: Mapping[str, Any] | None = None
+
+
+class SearchStrategy(Protocol):
+    """What the pipeline drives: ask for a proposal, tell what it was worth. Deterministic for a seed."""
+
+    def propose(self, cycle: int) -> Sequence[Proposal]:
+        """The policies to measure in this cycle, at least one."""
+
+    def observe(self, proposal: Proposal, measurement: Measurement) -> Mapping[str, Any]:
+        """Learns from a rigorous measurement; returns what to journal (predicted beside measured)."""
