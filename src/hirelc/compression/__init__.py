@@ -1,0 +1,1 @@
+"""How a policy is applied: quantization and pruning, which meet only in `apply`."""

@@ -1,0 +1,100 @@
+"""A policy on a network: the one place where quantization and pruning meet.
+
+Pruning comes first and is physical; the scales are then found on what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hirelc.compression.fakequant import Quantizer
+from hirelc.compression.prune import canonical, select
+from hirelc.network.calling import call
+from hirelc.network.spec import NetworkSpec
+from hirelc.network.surgery import Kept, slices_of, slim
+from hirelc.policy import Policy
+
+
+class CompressedNetwork(nn.Module):
+    """A slim network whose kernels pass through quantizers at every forward pass.
+
+    Training moves the float weights of `network` and the learned steps; what is computed, and later stored, are
+    always the quantized values.
+    """
+
+    def __init__(self, network: nn.Module, spec: NetworkSpec, policy: Policy, kept: Kept, quantizers: dict[str, Quantizer]):
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.policy = policy
+        self.kept = kept
+        self.names = tuple(quantizers)
+        self.quantizers = nn.ModuleList(quantizers.values())
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = kwargs if kwargs else args if len(args) != 1 else args[0]
+        return call(self.network, inputs, self.quantized())
+
+    def quantized(self) -> dict[str, Tensor]:
+        """Every kernel as it will be read back, by name; differentiable."""
+        weights = dict(self.network.named_parameters())
+        return {name: q(weights[name]) for name, q in zip(self.names, self.quantizers, strict=True)}
+
+    def quantizer_of(self) -> dict[str, Quantizer]:
+        return dict(zip(self.names, self.quantizers, strict=True))  # type: ignore[arg-type]
+
+
+def apply(
+    network: nn.Module,
+    spec: NetworkSpec,
+    policy: Policy,
+    importance: Mapping[str, Tensor],
+    fisher: Mapping[str, Tensor] | None = None,
+) -> CompressedNetwork:
+    """Prunes and quantizes a copy of the network as the policy says.
+
+    :param importance: per kernel, a non-negative value per weight, by which units are kept
+    :param fisher: per kernel, the diagonal Fisher, by which learned steps start; None for plain squared error
+    """
+    policy = canonical(spec, policy)
+    kept = select(spec, policy, importance)
+    smaller = slim(network, spec, kept)
+    weights = dict(smaller.named_parameters())
+    cuts = slices_of(spec, kept)
+    quantizers = {}
+    for kernel in spec.kernels:
+        weight_of_error = None
+        if fisher is not None and kernel.name in fisher:
+            weight_of_error = fisher[kernel.name]
+            for dim, indices in cuts.get(kernel.name, []):
+                weight_of_error = weight_of_error.index_select(dim, torch.from_numpy(indices).to(weight_of_error.device))
+        quantizers[kernel.name] = Quantizer(
+            weights[kernel.name], kernel.channel_dim, policy[kernel.name], weight_of_error
+        )
+    return CompressedNetwork(smaller, spec, policy, kept, quantizers)
+
+
+def absorb(network: nn.Module, compressed: CompressedNetwork) -> None:
+    """Writes the fine-tuned float weights back into the full-size network; removed places keep their old values.
+
+    So each cycle goes on from the training of the one before.
+    """
+    targets = dict(network.named_parameters()) | dict(network.named_buffers())
+    sources = dict(compressed.network.named_parameters()) | dict(compressed.network.named_buffers())
+    cuts = slices_of(compressed.spec, compressed.kept)
+    with torch.no_grad():
+        for name, source in sources.items():
+            if name not in targets:
+                continue  # the index of kept rows
+            target = targets[name]
+            if name not in cuts:
+                target.copy_(source)
+                continue
+            grids = [torch.arange(n, device=target.device) for n in target.shape]
+            for dim, indices in cuts[name]:
+                grids[dim] = torch.from_numpy(indices).to(target.device)
+            target[torch.meshgrid(*grids, indexing="ij")] = source

@@ -1,0 +1,337 @@
+"""Data sets by name, split three ways: train, search-validation, and a sealed test split.
+
+    splits = load_data("fashion-mnist:/data/fashion", batch_size=128)
+    for inputs, targets in splits.train.epoch(seed=0, training=True): ...
+
+A data source is a function registered under a name: `@source("name")`, from the text behind the colon and a
+`Request` to `Splits`. Whatever is wrong with the data is one DataError that names the file and the fix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, Subset
+
+from hirelc.batches import (
+    AUGMENTATIONS,
+    Batches,
+    DatasetBatches,
+    LoaderBatches,
+    Sealed,
+    TensorBatches,
+    as_batches,
+    first_samples,
+    map_inputs,
+)
+from hirelc.data_checks import check_inputs, check_labels, checked_pair, look_through
+from hirelc.errors import DataError
+from hirelc.idx import find_idx_files, read_idx
+from hirelc.seeds import stream_seed
+
+__all__ = [
+    "Batches",
+    "DatasetBatches",
+    "LoaderBatches",
+    "Request",
+    "Sealed",
+    "Splits",
+    "TensorBatches",
+    "as_batches",
+    "check_inputs",
+    "check_labels",
+    "find_fashion_mnist",
+    "first_samples",
+    "load_data",
+    "make_splits",
+    "map_inputs",
+    "source",
+]
+
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_PIXELS = (0.2860, 0.3530)
+# What tells Fashion-MNIST from the other data sets in idx files: its first labels.
+FASHION_MNIST_LABELS = (9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9, 5, 5, 7, 9, 1, 0, 6, 4)
+CHECKED_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as the search sees it.
+
+    :param train: for fine-tuning, sensitivity and calibration
+    :param validation: what every policy of the search is measured on
+    :param test: sealed until the search is over; None when there is no such split
+    :param description: one line for people: what it is and how it is split
+    :param classes: labels run from 0 to classes - 1
+    """
+
+    train: Batches
+    validation: Batches
+    test: Sealed | None
+    description: str
+    classes: int
+
+    def check_classes(self, outputs: int) -> None:
+        """:raises DataError: the labels do not fit a network with that many outputs"""
+        if self.classes > outputs:
+            raise DataError(
+                f"{self.description}: labels run up to {self.classes - 1}, but the network has {outputs} outputs "
+                f"(labels 0 to {outputs - 1}): give data or a network with the same classes"
+            )
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a data set is wanted. `augment` is "auto" (what suits the source), None, "shift" or "shift-flip"."""
+
+    batch_size: int = 128
+    train_limit: int | None = None
+    augment: str | None = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise DataError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.train_limit is not None and self.train_limit < 1:
+            raise DataError(f"train_limit must be at least 1, not {self.train_limit}")
+        if self.augment not in (*AUGMENTATIONS, "auto"):
+            raise DataError(f"unknown augmentation {self.augment!r}: use auto, {', '.join(map(str, AUGMENTATIONS))}")
+
+    def augmentation(self, suits: str | None) -> str | None:
+        return suits if self.augment == "auto" else self.augment
+
+
+Source = Callable[[str, Request], Splits]
+SOURCES: dict[str, Source] = {}
+
+
+def source(name: str) -> Callable[[Source], Source]:
+    """Registers a data source: `load_data("name:rest")` calls it with "rest" and the request."""
+
+    def register(function: Source) -> Source:
+        SOURCES[name] = function
+        return function
+
+    return register
+
+
+def load_data(
+    spec: str, *, batch_size: int = 128, train_limit: int | None = None, augment: str | None = "auto", seed: int = 0
+) -> Splits:
+    """The data set that `spec` names, checked and split.
+
+    :param spec: "demo", "fashion-mnist", "fashion-mnist:DIR", "idx:DIR", "npz:FILE", "python:module:function",
+        a folder with four idx files, or a .npz file
+    :param train_limit: use only the first so many training samples
+    :param augment: "auto" (what suits the source), None, "shift" or "shift-flip"
+    :param seed: decides the split where the data set brings none
+    :raises DataError: missing, damaged or unusable data
+    """
+    request = Request(batch_size, train_limit, augment, seed)
+    name, _, rest = spec.partition(":")
+    if name in SOURCES:
+        return SOURCES[name](rest, request)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return SOURCES["idx"](spec, request)
+    if path.is_file() and path.suffix == ".npz":
+        return SOURCES["npz"](spec, request)
+    known = "a folder of four idx files, a .npz file, " + ", ".join(sorted(SOURCES))
+    if path.is_file():
+        raise DataError(f"{spec}: this kind of file cannot be read: give {known}")
+    raise DataError(f"{spec}: no such file, folder or data set: give {known}")
+
+
+def make_splits(
+    train: object, validation: object, test: object = None, *, request: Request | None = None, description: str = "given data"
+) -> Splits:
+    """Splits of whatever holds samples (see `as_batches`), after a look at each: all of validation and the start of train.
+
+    :raises DataError: empty, NaN or infinite inputs, labels that are no class numbers
+    """
+    request = request or Request()
+    if request.train_limit is not None:
+        train = _limited(train, request.train_limit)
+    parts = {
+        "train": as_batches(train, request.batch_size),
+        "validation": as_batches(validation, request.batch_size),
+    }
+    classes = 0
+    for name, batches in parts.items():
+        limit = CHECKED_SAMPLES if name == "train" else None
+        classes = max(classes, look_through(batches, f"{description}, {name} split", limit))
+    sealed = test if isinstance(test, Sealed) or test is None else Sealed(as_batches(test, request.batch_size))
+    return Splits(parts["train"], parts["validation"], sealed, description, classes)
+
+
+def find_fashion_mnist() -> Path | None:
+    """The folder of Debian's dataset-fashion-mnist, when it is installed."""
+    return FASHION_MNIST_FOLDER if (FASHION_MNIST_FOLDER / "train-images-idx3-ubyte.gz").is_file() else None
+
+
+@source("fashion-mnist")
+def _fashion_mnist(rest: str, request: Request) -> Splits:
+    folder = Path(rest).expanduser() if rest else find_fashion_mnist()
+    if folder is None:
+        raise DataError(
+            "Fashion-MNIST is not installed: `apt-get install dataset-fashion-mnist`, or get the four idx files from "
+            "https://github.com/zalandoresearch/fashion-mnist and give fashion-mnist:DIR, or use the bundled part: demo"
+        )
+    return _idx_splits(folder, request, is_fashion=True)
+
+
+@source("idx")
+def _idx(rest: str, request: Request) -> Splits:
+    return _idx_splits(Path(rest).expanduser(), request, is_fashion=False)
+
+
+def _idx_splits(folder: Path, request: Request, is_fashion: bool) -> Splits:
+    files = find_idx_files(folder)
+    x, y = checked_pair(read_idx(files[0]), read_idx(files[1]), str(files[0]), None)
+    test_x, test_y = checked_pair(read_idx(files[2]), read_idx(files[3]), str(files[2]), None)
+    is_fashion = is_fashion or tuple(y[: len(FASHION_MNIST_LABELS)].tolist()) == FASHION_MNIST_LABELS
+    classes = 10 if is_fashion else int(y.max()) + 1
+    check_labels(y, classes, str(files[1]))
+    check_labels(test_y, classes, str(files[3]))
+    pixels = FASHION_MNIST_PIXELS if is_fashion else _pixel_statistics(x)
+    # Of Fashion-MNIST's 60,000 training images, the last 5,000 are the search-validation split.
+    held_out = max(1, len(x) // 12)
+    if len(x) < 2:
+        raise DataError(f"{files[0]}: one image cannot be split into train and validation: give at least two")
+    tables = {
+        "train": (x[:-held_out], y[:-held_out]),
+        "validation": (x[-held_out:], y[-held_out:]),
+        "test": (test_x, test_y),
+    }
+    title = "Fashion-MNIST" if is_fashion else "idx images"
+    return _in_memory(tables, request, title, str(folder), classes, "shift-flip" if is_fashion else "shift", pixels)
+
+
+@source("demo")
+def _demo(rest: str, request: Request) -> Splits:
+    if rest:
+        raise DataError(f"demo:{rest}: the bundled data set takes no argument: use demo")
+    with resources.as_file(resources.files("hirelc") / "demo_data" / "fashion_mnist_part.npz") as path:
+        arrays = _read_npz(path)
+    tables = _npz_tables(arrays, "demo", request.seed)
+    return _in_memory(tables, request, "Fashion-MNIST (bundled part)", "demo", 10, "shift-flip", FASHION_MNIST_PIXELS)
+
+
+@source("npz")
+def _npz(rest: str, request: Request) -> Splits:
+    path = Path(rest).expanduser()
+    tables = _npz_tables(_read_npz(path), rest, request.seed)
+    classes = max(int(y.max()) for _, y in tables.values()) + 1
+    return _in_memory(tables, request, path.name, rest, classes, None, None)
+
+
+@source("python")
+def _python(rest: str, request: Request) -> Splits:
+    module_name, _, function_name = rest.partition(":")
+    if not module_name or not function_name:
+        raise DataError(f"python:{rest}: give python:module:function, a function returning (train, validation[, test])")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise DataError(f"python:{rest}: cannot import {module_name}: {error}") from error
+    except AttributeError as error:
+        raise DataError(f"python:{rest}: {module_name} has no {function_name}: name a function of that module") from error
+    if not callable(function):
+        raise DataError(f"python:{rest}: {function_name} is not a function: name one returning (train, validation[, test])")
+    parts = function()
+    if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
+        raise DataError(f"python:{rest}: the function must return (train, validation) or (train, validation, test)")
+    return make_splits(*parts, request=request, description=rest)
+
+
+def _pixel_statistics(x: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of uint8 pixels / 255, to four digits."""
+    counts = torch.bincount(x.flatten(), minlength=256).double()
+    values = torch.arange(256).double() / 255
+    mean = (counts * values).sum() / counts.sum()
+    std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+    return round(float(mean), 4), max(round(float(std), 4), 1e-4)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file: give a .npz file with the arrays x and y")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a readable .npz of plain arrays ({error}): write it with numpy.savez(path, x=x, y=y)"
+        ) from error
+
+
+def _npz_tables(arrays: dict[str, np.ndarray[Any, Any]], where: str, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """The splits in an archive; those that it lacks are carved out of x, y, a tenth each, by the seed."""
+    tables = {}
+    for name, suffix in (("train", ""), ("validation", "_val"), ("test", "_test")):
+        keys = [key + suffix for key in "xy"]
+        found = [key in arrays for key in keys]
+        if any(found) != all(found) or (not suffix and not all(found)):
+            missing = " and ".join(key for key, there in zip(keys, found, strict=True) if not there)
+            raise DataError(f"{where}: the array {missing} is missing: save x and y, and if you have them x_test and y_test")
+        if all(found):
+            tables[name] = checked_pair(arrays[keys[0]], arrays[keys[1]], where + (f" ({keys[0]})" if suffix else ""), None)
+    x, y = tables["train"]
+    missing_splits = [name for name in ("validation", "test") if name not in tables]
+    part = max(1, len(x) // 10)
+    if len(x) <= part * len(missing_splits):
+        raise DataError(f"{where}: {len(x)} samples are too few to carve out {' and '.join(missing_splits)}: give more")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(stream_seed(seed, "split")))
+    for name in missing_splits:
+        rows, order = order[:part].sort().values, order[part:]
+        tables[name] = (x[rows], y[rows])
+    rows = order.sort().values
+    tables["train"] = (x[rows], y[rows]) if missing_splits else (x, y)
+    return tables
+
+
+def _in_memory(
+    tables: dict[str, tuple[Tensor, Tensor]],
+    request: Request,
+    title: str,
+    where: str,
+    classes: int,
+    suits: str | None,
+    pixels: tuple[float, float] | None,
+) -> Splits:
+    """Splits over tensors in memory. `suits` is the augmentation that "auto" means; `pixels` is (mean, std)."""
+    shape = tables["train"][0].shape[1:]
+    for name, (x, y) in tables.items():
+        if x.shape[1:] != shape:
+            raise DataError(f"{where}: {name} images are {tuple(x.shape[1:])}, training images {tuple(shape)}: make them alike")
+        check_labels(y, classes, f"{where}, {name} labels")
+    x, y = (part[: request.train_limit] for part in tables["train"])
+    train = TensorBatches(x, y, request.batch_size, request.augmentation(suits), pixels)
+    held = {name: TensorBatches(*tables[name], request.batch_size, None, pixels) for name in ("validation", "test")}
+    counts = f"{train.samples} train, {held['validation'].samples} search-validation, {held['test'].samples} test"
+    return Splits(train, held["validation"], Sealed(held["test"]), f"{title}: {counts}", classes)
+
+
+def _limited(data: object, limit: int) -> object:
+    """The first `limit` samples of a training set."""
+    if isinstance(data, TensorBatches):
+        return TensorBatches(data.x[:limit], data.y[:limit], data.batch_size, data.augment, data.normalise)
+    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in data):
+        return data[0][:limit], data[1][:limit]
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__"):
+        return Subset(data, range(min(limit, len(data))))
+    raise DataError(f"train_limit does not work with a {type(data).__name__}: limit it before you hand it over")

@@ -1,0 +1,145 @@
+"""The demo's originals: two small networks, trained in fp32 weights on the spot and kept for the next time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hirelc.batches import Batches
+from hirelc.data import Splits
+from hirelc.demo_networks import residual_net, vision_transformer
+from hirelc.progress import Reporter, Silent
+from hirelc.seeds import stream_seed
+from hirelc.store import atomic_write
+
+DEMO_NETWORKS: dict[str, Callable[[], nn.Module]] = {"residual-net": residual_net, "vision-transformer": vision_transformer}
+BASELINE_IMAGES = 108_000
+PEAK_LEARNING_RATE = {"residual-net": 8e-3, "vision-transformer": 2.5e-3}
+OTHER_LEARNING_RATE = 2e-3
+
+
+def train_baseline(
+    factory: Callable[[], nn.Module],
+    splits: Splits,
+    *,
+    seed: int = 0,
+    progress: Reporter | None = None,
+    images: int = BASELINE_IMAGES,
+    cache: str | os.PathLike[str] | None = None,
+    title: str = "training the original",
+) -> nn.Module:
+    """A trained network in eval mode: AdamW, one-cycle schedule, cross-entropy with label smoothing.
+
+    The last weights are kept, whatever the validation split says of them: nothing is selected on any split.
+
+    :param factory: builds the untrained network; `residual_net` and `vision_transformer` have tuned learning rates
+    :param images: training samples seen (forward and backward)
+    :param cache: a safetensors file, read instead of training when it fits the network, else written
+    """
+    torch_state = torch.get_rng_state()
+    torch.default_generator.manual_seed(stream_seed(seed, "baseline", "initial weights"))
+    network = factory()
+    torch.set_rng_state(torch_state)
+    if cache is not None and _restore(network, Path(cache)):
+        return network.eval()
+    peak = next(
+        (PEAK_LEARNING_RATE[name] for name, made_by in DEMO_NETWORKS.items() if made_by is factory), OTHER_LEARNING_RATE
+    )
+    _train(network, splits.train, images, peak, stream_seed(seed, "baseline"), progress or Silent(), title)
+    if cache is not None:
+        atomic_write(cache, save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+    return network.eval()
+
+
+def accuracy(network: nn.Module, batches: Batches) -> float:
+    """Percent of the samples whose largest logit is at the label; fp32."""
+    network.eval()
+    right = total = 0
+    with torch.inference_mode():
+        for inputs, targets in batches.epoch(0, training=False):
+            right += int((network(inputs).argmax(1) == targets).sum())
+            total += len(targets)
+    return 100 * right / total
+
+
+def _train(network: nn.Module, data: Batches, images: int, peak: float, seed: int, progress: Reporter, title: str) -> None:
+    convolutional = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    network.train()
+    if convolutional:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(_groups(network), lr=peak, weight_decay=0.05)
+    first, _ = next(iter(data.epoch(seed, training=True)))
+    batch = len(first)
+    steps = max(2, images // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.25)
+    step = epoch = 0
+    with progress.stage(title, total=steps) as stage, ExitStack() as fast:
+        fast.enter_context(_fast_attention())
+        while step < steps:
+            for inputs, targets in data.epoch(stream_seed(seed, epoch), training=True):
+                loss = _step(network, inputs, targets, convolutional)  # type: ignore[arg-type]
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                stage.advance()
+                step += 1
+                if step == steps:
+                    break
+                if step % 20 == 0:
+                    stage.update(f"loss {loss.item():.3f}")
+            epoch += 1
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _step(network: nn.Module, inputs: Tensor, targets: Tensor, convolutional: bool) -> Tensor:
+    if convolutional:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with _low_precision():
+        logits = network(inputs)
+    return F.cross_entropy(logits.float(), targets, label_smoothing=0.1)
+
+
+def _groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Norms and biases are not decayed."""
+    weights = [tensor for tensor in network.parameters() if tensor.dim() >= 2]
+    others = [tensor for tensor in network.parameters() if tensor.dim() < 2]
+    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+
+
+def _low_precision() -> AbstractContextManager[object]:
+    """bf16 arithmetic where this CPU multiplies it natively; the weights stay fp32."""
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()
+
+
+def _fast_attention() -> AbstractContextManager[object]:
+    # On a CPU the flash kernel's backward pass in bf16 is slower than the plain one.
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _restore(network: nn.Module, path: Path) -> bool:
+    """Loads weights kept from an earlier run; False when there are none that fit."""
+    if not path.is_file():
+        return False
+    try:
+        kept = load_file(path)
+    except SafetensorError:
+        return False
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if {name: tensor.shape for name, tensor in kept.items()} != expected:
+        return False
+    network.load_state_dict(kept)
+    return True

@@ -1,0 +1,78 @@
+"""How a network is called and what comes out, whatever the shape of its inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hirelc.errors import NetworkError
+
+
+def call(network: nn.Module, inputs: Any, state: Mapping[str, Tensor] | None = None) -> Any:
+    """Calls the network: a dict as keywords, a tuple or list as positions, a tensor alone.
+
+    :param state: tensors to use in place of the network's own, by name
+    """
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    if isinstance(inputs, Mapping):
+        kwargs = dict(inputs)
+    elif isinstance(inputs, tuple | list):
+        args = tuple(inputs)
+    else:
+        args = (inputs,)
+    if state is None:
+        return network(*args, **kwargs)
+    return functional_call(network, dict(state), args, kwargs)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The tensor that the task is about: the output, its `logits`, or its first element."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = getattr(outputs, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
+        return outputs["logits"]  # type: ignore[no-any-return]
+    if isinstance(outputs, tuple | list) and outputs:
+        return logits_of(outputs[0])
+    hidden = getattr(outputs, "last_hidden_state", None)
+    if isinstance(hidden, Tensor):
+        return hidden
+    raise NetworkError(f"the network returns {type(outputs).__name__}: expected a tensor, or an output with logits")
+
+
+def to_device(inputs: Any, device: torch.device | str) -> Any:
+    """Moves every tensor of the inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    if isinstance(inputs, Mapping):
+        return {key: to_device(value, device) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(to_device(value, device) for value in inputs)
+    return inputs
+
+
+def first_tensor(inputs: Any) -> Tensor:
+    """The first tensor among the inputs; its first dimension is the batch."""
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else (inputs,)
+    for value in values:
+        if isinstance(value, Tensor):
+            return value
+    raise NetworkError("the example input holds no tensor")
+
+
+def head(inputs: Any, count: int) -> Any:
+    """The first `count` samples of a batch of inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs[:count] if inputs.ndim else inputs
+    if isinstance(inputs, Mapping):
+        return {key: head(value, count) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(head(value, count) for value in inputs)
+    return inputs

@@ -1,0 +1,144 @@
+"""Attention heads: found by disturbing one channel and watching which inputs of the output projection move.
+
+Disturbing a query (or key) channel changes all channels of its head, disturbing a value channel changes one:
+the largest change is the head. No attention module is known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hirelc.network.calling import call
+from hirelc.network.kernels import Candidate
+from hirelc.network.spec import AttributeChange, Coupling, Member
+
+
+def head_proposals(
+    network: nn.Module,
+    inputs: Any,
+    members: Sequence[Member],
+    producers: Sequence[str],
+    consumers: Sequence[str],
+    kernels: Mapping[str, Candidate],
+) -> Iterator[Coupling]:
+    """Couplings whose units are whole heads. Needs one consumer (the output projection)."""
+    if len(consumers) != 1:
+        return
+    reader = kernels[consumers[0]]
+    width_in = reader.shape[1 - reader.channel_dim]
+    rows = {name: kernels[name].shape[kernels[name].channel_dim] for name in producers}
+    head = 0
+    for name in producers:
+        # a fused projection holds query, key and value one after the other
+        for start in range(0, rows[name], width_in):
+            head = max(head, _moved(network, inputs, kernels[name], start, reader))
+    if head < 2 or width_in % head or width_in // head < 2:
+        return
+    heads = width_in // head
+    if any(count % heads for count in rows.values()):
+        return
+    for interleaved in (False, True):
+        layout = []
+        for member in members:
+            count = rows.get(member.tensor, rows.get(_weight_of(member.tensor), width_in))
+            parts = 1 if interleaved else max(1, count // width_in)
+            starts = tuple(part * (count // parts) for part in range(parts))
+            layout.append(Member(member.tensor, member.dim, starts, count // parts // heads, member.produces))
+        yield Coupling(heads, tuple(layout))
+        if all(count <= width_in for count in rows.values()):
+            return  # nothing is fused: both layouts are one
+
+
+def _weight_of(tensor: str) -> str:
+    return tensor.rpartition(".")[0] + ".weight"
+
+
+def _moved(network: nn.Module, inputs: Any, writer: Candidate, channel: int, reader: Candidate) -> int:
+    """How many input channels of `reader` change when one output channel of `writer` is disturbed."""
+    quiet = _input_of(network, inputs, writer, None, reader)
+    loud = _input_of(network, inputs, writer, channel, reader)
+    if quiet is None or loud is None or quiet.shape != loud.shape:
+        return 0
+    change = (quiet - loud).abs().flatten(0, -2).amax(0)
+    return int((change > 1e-6 * float(quiet.abs().max() + 1e-12)).sum())
+
+
+def _input_of(network: nn.Module, inputs: Any, writer: Candidate, channel: int | None, reader: Candidate) -> Tensor | None:
+    caught: list[Tensor] = []
+
+    def disturb(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        if channel is None:
+            return output
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(output.shape[:-1], generator=generator).to(output)
+        output = output.clone()
+        output[..., channel] += noise * (output.abs().amax() + 1)
+        return output
+
+    def catch(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            caught.append(args[0].detach())
+
+    handles = [
+        network.get_submodule(writer.module).register_forward_hook(disturb),
+        network.get_submodule(reader.module).register_forward_pre_hook(catch),
+    ]
+    try:
+        with torch.no_grad():
+            call(network, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return caught[0] if caught else None
+
+
+def attribute_proposals(network: nn.Module, coupling: Coupling, kernels: Sequence[str]) -> Iterator[tuple[AttributeChange, ...]]:
+    """Sets of integer attributes that may count heads or their channels, the smallest set first."""
+    paths = [name.rpartition(".")[0] for name in kernels]
+    common = _common_prefix(paths)
+    counts = {coupling.units: "heads"}
+    widths = {m.width // (1 if m.starts else 1) * coupling.units for m in coupling.members}
+    heads: list[AttributeChange] = []
+    channels: list[AttributeChange] = []
+    grouped: list[AttributeChange] = []
+    query_heads = _query_heads(coupling)
+    for path, module in network.named_modules():
+        inside = path == common or path.startswith(common + ".") or not common
+        if not inside or path in paths:
+            continue
+        for attribute, value in vars(module).items():
+            if isinstance(value, bool) or not isinstance(value, int) or attribute.startswith("_"):
+                continue
+            if value in counts:
+                heads.append(AttributeChange(path, attribute, 1))
+            elif value in query_heads:
+                grouped.append(AttributeChange(path, attribute, value // coupling.units))
+            elif value in widths:
+                channels.append(AttributeChange(path, attribute, value // coupling.units))
+    seen = set()
+    for use_heads, use_grouped, use_channels in product((False, True), repeat=3):
+        chosen = tuple(heads * use_heads + grouped * use_grouped + channels * use_channels)
+        if chosen not in seen:
+            seen.add(chosen)
+            yield chosen
+
+
+def _query_heads(coupling: Coupling) -> set[int]:
+    """With grouped queries a unit is one key-value head and all its query heads: their number is a multiple of the units."""
+    widths = sorted({m.width for m in coupling.members})
+    return {coupling.units * wide // narrow for narrow in widths for wide in widths if wide > narrow and wide % narrow == 0}
+
+
+def _common_prefix(paths: Sequence[str]) -> str:
+    split = [path.split(".")[:-1] for path in paths]
+    prefix = []
+    for parts in zip(*split, strict=False):
+        if len(set(parts)) > 1:
+            break
+        prefix.append(parts[0])
+    return ".".join(prefix)
