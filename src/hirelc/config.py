@@ -92,6 +92,7 @@ class Config:
     :param seed: the root of every random stream of the run
     :param blocks: regular expression that names the blocks; None finds them by repetition
     :param frame_bits: bits of the kernels outside any block
+    :param importance: by what channels are kept: "fisher" (Fisher x squared weight) or "magnitude" (squared weight)
     :param fisher_samples: training samples for the Fisher sensitivity
     :param calibration_samples: training samples on which the logit-MSE proxy is measured
     """
@@ -99,6 +100,7 @@ class Config:
     seed: int = 0
     blocks: str | None = None
     frame_bits: int = 8
+    importance: str = "fisher"
     fisher_samples: int = 256
     calibration_samples: int = 128
     device: str = "cpu"
@@ -109,6 +111,8 @@ class Config:
         _positive(self, "fisher_samples", "calibration_samples")
         if not 2 <= self.frame_bits <= 8:
             raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
+        if self.importance not in ("fisher", "magnitude"):
+            raise RunError(f"unknown importance {self.importance!r}: use fisher or magnitude")
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self)}

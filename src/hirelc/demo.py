@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hirelc.batches import Batches
+from hirelc.batches import Batches, TensorBatches
 from hirelc.data import Splits
 from hirelc.demo_networks import residual_net, vision_transformer
 from hirelc.progress import Reporter, Silent
@@ -23,9 +24,21 @@ from hirelc.seeds import stream_seed
 from hirelc.store import atomic_write
 
 DEMO_NETWORKS: dict[str, Callable[[], nn.Module]] = {"residual-net": residual_net, "vision-transformer": vision_transformer}
-BASELINE_IMAGES = 108_000
-PEAK_LEARNING_RATE = {"residual-net": 8e-3, "vision-transformer": 2.5e-3}
-OTHER_LEARNING_RATE = 2e-3
+BASELINE_IMAGES = 76_800
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an original is trained. `augment` "as given" leaves that to the data."""
+
+    learning_rate: float = 2e-3
+    batch_size: int = 128
+    augment: str | None = "as given"
+
+
+# The transformer sees too few images to profit from shifts and flips: on the bundled part, 38,400 images seen, they took
+# it from 84 % (validation) to 79 %.
+RECIPES = {"residual-net": Recipe(8e-3), "vision-transformer": Recipe(4e-3, batch_size=64, augment=None)}
 
 
 def train_baseline(
@@ -42,7 +55,7 @@ def train_baseline(
 
     The last weights are kept, whatever the validation split says of them: nothing is selected on any split.
 
-    :param factory: builds the untrained network; `residual_net` and `vision_transformer` have tuned learning rates
+    :param factory: builds the untrained network; `residual_net` and `vision_transformer` have recipes of their own
     :param images: training samples seen (forward and backward)
     :param cache: a safetensors file, read instead of training when it fits the network, else written
     """
@@ -52,13 +65,20 @@ def train_baseline(
     torch.set_rng_state(torch_state)
     if cache is not None and _restore(network, Path(cache)):
         return network.eval()
-    peak = next(
-        (PEAK_LEARNING_RATE[name] for name, made_by in DEMO_NETWORKS.items() if made_by is factory), OTHER_LEARNING_RATE
-    )
-    _train(network, splits.train, images, peak, stream_seed(seed, "baseline"), progress or Silent(), title)
+    recipe = next((RECIPES[name] for name, made_by in DEMO_NETWORKS.items() if made_by is factory), Recipe())
+    data = _by_recipe(splits.train, recipe)
+    _train(network, data, images, recipe.learning_rate, stream_seed(seed, "baseline"), progress or Silent(), title)
     if cache is not None:
         atomic_write(cache, save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
     return network.eval()
+
+
+def _by_recipe(data: Batches, recipe: Recipe) -> Batches:
+    """The same samples in the recipe's batches, where they lie in memory."""
+    if not isinstance(data, TensorBatches):
+        return data
+    augment = data.augment if recipe.augment == "as given" else recipe.augment
+    return TensorBatches(data.x, data.y, min(recipe.batch_size, data.batch_size), augment, data.normalise)
 
 
 def accuracy(network: nn.Module, batches: Batches) -> float:

@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """Seven residual blocks in three stages of widths 16, 32 and 64; 268,346 parameters, 24.6 million MACs.
+    """Seven residual blocks in three stages of widths 16, 32 and 64; 248,954 parameters, 23.8 million MACs.
 
     :param depths: residual blocks in each stage; the width doubles and the image halves from stage to stage
     """
@@ -86,12 +86,14 @@ class TransformerLayer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Five layers of width 64 over 7x7 overlapping patches, averaged at the end; 258,058 parameters."""
+    """Four layers of width 64 over 7x7 tokens, averaged at the end; 222,666 parameters, 10.6 million MACs in kernels."""
 
-    def __init__(self, dim: int = 64, depth: int = 5, heads: int = 4, hidden: int = 256, classes: int = CLASSES) -> None:
+    def __init__(self, dim: int = 64, depth: int = 4, heads: int = 4, hidden: int = 256, classes: int = CLASSES) -> None:
         super().__init__()
-        # Patches of 6 pixels every 4: overlap helps a small transformer that sees few images.
-        self.patches = nn.Conv2d(IMAGE[0], dim, 6, stride=4, padding=1)
+        # Two strided convolutions instead of one large patch: a small transformer learns much faster from few images.
+        self.stem = nn.Sequential(
+            nn.Conv2d(IMAGE[0], dim // 2, 3, stride=2, padding=1), nn.GELU(), nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1)
+        )
         tokens = (IMAGE[1] // 4) * (IMAGE[2] // 4)
         self.positions = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
         self.layers = nn.Sequential(*[TransformerLayer(dim, heads, hidden) for _ in range(depth)])
@@ -100,7 +102,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, 1, 28, 28)."""
-        x = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        x = self.stem(x).flatten(2).transpose(1, 2) + self.positions
         return self.head(self.norm(self.layers(x)).mean(1))  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,7 @@ At two bits every symmetric format is ternary, and an E1My float is an integer g
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from hirelc.policy import Choice, Granularity, NumberType
 
@@ -36,7 +36,7 @@ def _minifloat_magnitudes(bits: int) -> list[float]:
     return values
 
 
-@lru_cache(maxsize=None)
+@cache
 def levels(bits: int, number_type: NumberType, granularity: Granularity) -> tuple[float, ...]:
     """Ascending levels of a format, in units of its scale (before any zero point)."""
     if granularity is Granularity.LOG:

@@ -218,5 +218,3 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "extra": dict(self.extra)}
-
-

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hirelc.artifact.manifest import parse_manifest
 from hirelc.artifact.packing import pack_codes, unpack_codes
@@ -181,5 +181,3 @@ def _selection(mask: np.ndarray, count: int) -> tuple[int, ...]:
     if len(chosen) != count:
         raise FormatError(f"a mask keeps {len(chosen)} of {len(mask)}, {count} were announced")
     return tuple(int(i) for i in chosen)
-
-

@@ -72,9 +72,7 @@ def apply(
             weight_of_error = fisher[kernel.name]
             for dim, indices in cuts.get(kernel.name, []):
                 weight_of_error = weight_of_error.index_select(dim, torch.from_numpy(indices).to(weight_of_error.device))
-        quantizers[kernel.name] = Quantizer(
-            weights[kernel.name], kernel.channel_dim, policy[kernel.name], weight_of_error
-        )
+        quantizers[kernel.name] = Quantizer(weights[kernel.name], kernel.channel_dim, policy[kernel.name], weight_of_error)
     return CompressedNetwork(smaller, spec, policy, kept, quantizers)
 
 

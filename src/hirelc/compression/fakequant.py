@@ -1,7 +1,7 @@
 """Quantization inside training: the forward pass uses what the file will hold, gradients pass straight through.
 
 `learned` steps are trained by the gradient of Esser et al., "Learned Step Size Quantization" (ICLR 2020),
-written here for any codebook.
+written here for any codebook. Its gradient scale is left out: Adam, which trains the steps, does not see it.
 """
 
 from __future__ import annotations
@@ -60,16 +60,12 @@ class Quantizer(nn.Module):
         weights = None if importance is None or not learned else _softened(as_rows(importance, channel_dim))
         scale, self.zero_point = search_scale(rows, choice, weights)
         self.scale = nn.Parameter(scale, requires_grad=learned)
-        # the step's gradient sums over all its weights; this brings it to the size of one weight's (LSQ, eq. 5)
-        self.gradient_scale = float((rows.shape[1] * max(abs(float(self.grid.levels[-1])), 1.0)) ** -0.5)
 
     def stored_scale(self) -> Tensor:
         """The scale as the file stores it; gradients pass straight through."""
-        scale = self.scale
-        if not scale.requires_grad:
-            return scale
-        damped = scale * self.gradient_scale + (scale * (1 - self.gradient_scale)).detach()
-        return damped + (half(scale) - damped).detach()
+        if not self.scale.requires_grad:
+            return self.scale
+        return self.scale + (half(self.scale) - self.scale).detach()
 
     def forward(self, weight: Tensor) -> Tensor:
         """The kernel as it will be read back, same shape and dtype as `weight`."""

@@ -97,7 +97,9 @@ def _input_of(network: nn.Module, inputs: Any, writer: Candidate, channel: int |
     return caught[0] if caught else None
 
 
-def attribute_proposals(network: nn.Module, coupling: Coupling, kernels: Sequence[str]) -> Iterator[tuple[AttributeChange, ...]]:
+def attribute_proposals(
+    network: nn.Module, coupling: Coupling, kernels: Sequence[str]
+) -> Iterator[tuple[AttributeChange, ...]]:
     """Sets of integer attributes that may count heads or their channels, the smallest set first."""
     paths = [name.rpartition(".")[0] for name in kernels]
     common = _common_prefix(paths)

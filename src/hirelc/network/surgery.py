@@ -128,7 +128,9 @@ def slim(network: nn.Module, spec: NetworkSpec, kept: Kept) -> nn.Module:
             for dim, indices in cuts:
                 tensor = tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
             if attribute in module._parameters:
-                module._parameters[attribute] = nn.Parameter(tensor.clone(), requires_grad=getattr(module, attribute).requires_grad)
+                module._parameters[attribute] = nn.Parameter(
+                    tensor.clone(), requires_grad=getattr(module, attribute).requires_grad
+                )
             else:
                 module._buffers[attribute] = tensor.clone()
     for name, rows in kept.rows.items():
@@ -149,7 +151,9 @@ def set_attributes(network: nn.Module, coupling: Coupling, units: int) -> None:
 def _scatter(network: nn.Module, name: str, rows: Sequence[int], full: int) -> None:
     module = network.get_submodule(name.rpartition(".")[0])
     module.__class__ = ScatterProjection if is_hf_conv1d(module) else _SCATTER[type(module)]
-    module.register_buffer("kept", torch.tensor(rows, dtype=torch.int64, device=next(module.parameters()).device), persistent=False)
+    module.register_buffer(
+        "kept", torch.tensor(rows, dtype=torch.int64, device=next(module.parameters()).device), persistent=False
+    )
     module.full = full  # type: ignore[assignment]
 
 

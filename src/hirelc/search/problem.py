@@ -96,7 +96,7 @@ class SearchStrategy(Protocol):
     """What the pipeline drives: ask for a proposal, tell what it was worth. Deterministic for a seed."""
 
     def propose(self, cycle: int) -> Sequence[Proposal]:
-        """The policies to measure in this cycle, at least one."""
+        """The policies to measure in this cycle: at least one in cycle 0, later none when no new one is left."""
 
     def observe(self, proposal: Proposal, measurement: Measurement) -> Mapping[str, Any]:
         """Learns from a rigorous measurement; returns what to journal (predicted beside measured)."""

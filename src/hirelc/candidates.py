@@ -1,0 +1,119 @@
+"""Rigorous measurement of a policy: applied, fine-tuned, packed, read back, evaluated."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from hirelc import cost
+from hirelc.artifact.container import pack, read
+from hirelc.artifact.load import build
+from hirelc.compression.apply import CompressedNetwork, absorb, apply
+from hirelc.errors import FormatError
+from hirelc.measure.evaluate import accuracy
+from hirelc.measure.finetune import Diverged, Trained, Trainer
+from hirelc.network.spec import NetworkSpec
+from hirelc.policy import Measurement, Policy
+
+
+@dataclass
+class Bench:
+    """Measures policies on the search-validation split. Each fine-tune goes on from the weights of the one before.
+
+    :param original: the given network, never changed
+    :param importance: per kernel and weight, by what channels are kept
+    :param fisher: per kernel and weight, by what learned steps start
+    :param baseline: accuracy of the original on the search-validation split, in percent
+    """
+
+    original: nn.Module
+    spec: NetworkSpec
+    trainer: Trainer
+    importance: Mapping[str, Tensor]
+    fisher: Mapping[str, Tensor]
+    baseline: float
+    images_seen: int = 0
+    current: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.current = copy.deepcopy(self.original)
+
+    def measure(
+        self, policy: Policy, images: int, name: str, progress: Callable[[int], None] = lambda images: None
+    ) -> tuple[Measurement, Candidate | None]:
+        """A measurement, and the candidate unless it failed.
+
+        A loss that is not finite, memory that runs out, or weights that the file cannot hold reject the candidate,
+        not the run.
+        """
+        begun = time.monotonic()
+        before = self.images_seen
+
+        def count(seen: int) -> None:
+            self.images_seen += seen
+            progress(seen)
+
+        try:
+            compressed = apply(self.current, self.spec, policy, self.importance, self.fisher)
+            trained = self.trainer.finetune(compressed, images, name=name, evaluations=2, progress=count)
+            data = pack(compressed)
+            score = self.read_back_accuracy(data)
+        except (Diverged, FormatError, torch.OutOfMemoryError, MemoryError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            return self._failed(policy, reason, self.images_seen - before, time.monotonic() - begun), None
+        absorb(self.current, compressed)
+        measurement = Measurement(
+            size_bytes=len(data),
+            accuracy=score,
+            drop_points=self.baseline - score,
+            macs=cost.macs(self.spec, compressed.policy),
+            split="search-validation",
+            images_seen=self.images_seen - before,
+            seconds=time.monotonic() - begun,
+        )
+        return measurement, Candidate(compressed.policy, data, save_state(compressed), trained)
+
+    def read_back_accuracy(self, data: bytes) -> float:
+        """Accuracy on the search-validation split of the network that a file holds."""
+        network = build(read(data), copy.deepcopy(self.original)).to(self.trainer.device)
+        return accuracy(network, self.trainer.validation, self.trainer.task, device=self.trainer.device)
+
+    def revive(self, policy: Policy, state: bytes) -> CompressedNetwork:
+        """The compressed network of a candidate, with its trained weights and steps."""
+        compressed = apply(self.original, self.spec, policy, self.importance, self.fisher)
+        compressed.load_state_dict(safetensors.torch.load(state))
+        return compressed
+
+    def _failed(self, policy: Policy, reason: str, images: int, seconds: float) -> Measurement:
+        return Measurement(
+            size_bytes=cost.file_bytes(self.spec, policy),
+            accuracy=0.0,
+            drop_points=self.baseline,
+            macs=cost.macs(self.spec, policy),
+            split="search-validation",
+            images_seen=images,
+            seconds=seconds,
+            failure=reason,
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is kept of a measured policy: its file, and the training state that the final fine-tune goes on from."""
+
+    policy: Policy
+    data: bytes
+    state: bytes
+    trained: Trained
+
+
+def save_state(compressed: CompressedNetwork) -> bytes:
+    """The float weights and steps behind a compressed network, as safetensors."""
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in compressed.state_dict().items()}
+    return safetensors.torch.save(state)

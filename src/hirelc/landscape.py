@@ -1,0 +1,91 @@
+"""The search's view of a real network: exact bytes from `cost`, distortion from the logit proxy. Memoised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from hirelc import cost
+from hirelc.compression.prune import canonical, effective_keep
+from hirelc.measure.proxy import LogitProxy
+from hirelc.measure.sensitivity import Sensitivity
+from hirelc.network.spec import NetworkSpec, Pruning
+from hirelc.policy import Choice, Granularity, NumberType, Policy
+from hirelc.search.problem import BlockInfo, KernelInfo
+
+Choices = Sequence[Choice]
+
+
+class Landscape:
+    """Implements `search.problem.Problem`.
+
+    :param frame_bits: bits of the kernels outside any block
+    """
+
+    def __init__(self, spec: NetworkSpec, sensitivity: Sensitivity, proxy: LogitProxy, frame_bits: int) -> None:
+        self.spec = spec
+        self.proxy = proxy
+        self.sensitivity = sensitivity
+        # the frame is few bytes and touches everything: one learned step per channel, all channels kept
+        self.frame = {k.name: Choice(frame_bits, 1.0, NumberType.INT, Granularity.LEARNED) for k in spec.frame}
+        self._bytes: dict[tuple[int, tuple[Choice, ...]], int] = {}
+        self._distortions: dict[tuple[int, tuple[Choice, ...]], float] = {}
+        self._canonical: dict[tuple[int, tuple[Choice, ...]], tuple[Choice, ...]] = {}
+
+    @cached_property
+    def blocks(self) -> tuple[BlockInfo, ...]:
+        total = sum(k.weights for k in self.spec.kernels if k.block is not None)
+        last = max(1, len(self.spec.blocks) - 1)
+        infos = []
+        for i, block in enumerate(self.spec.blocks):
+            kernels = tuple(
+                KernelInfo(name, k.weights, self.sensitivity.kernels[name], k.pruning is not Pruning.NONE)
+                for name, k in ((name, self.spec.by_name[name]) for name in block.kernels)
+            )
+            share = sum(k.weights for k in kernels) / total
+            infos.append(BlockInfo(block.name, kernels, i / last, share, self.sensitivity.blocks[i]))
+        return tuple(infos)
+
+    @property
+    def original_bytes(self) -> int:
+        return self.spec.original_bytes
+
+    @cached_property
+    def fixed_bytes(self) -> int:
+        plain = [tuple(Choice() for _ in block.kernels) for block in self.spec.blocks]
+        return self.file_bytes(plain) - sum(self.block_bytes(i, choices) for i, choices in enumerate(plain))
+
+    def block_bytes(self, block: int, choices: Choices) -> int:
+        key = (block, tuple(choices))
+        if key not in self._bytes:
+            self._bytes[key] = cost.block_bytes(self.spec, self._named(block, self.canonical(block, choices)), block)
+        return self._bytes[key]
+
+    def block_distortion(self, block: int, choices: Choices) -> float:
+        key = (block, tuple(choices))
+        if key not in self._distortions:
+            names = self.spec.blocks[block].kernels
+            self._distortions[key] = self.proxy.distortion(names, self.canonical(block, choices))
+        return self._distortions[key]
+
+    def canonical(self, block: int, choices: Choices) -> tuple[Choice, ...]:
+        key = (block, tuple(choices))
+        if key not in self._canonical:
+            named = self._named(block, choices)
+            self._canonical[key] = tuple(
+                Choice(c.bits, effective_keep(self.spec, named, self.spec.by_name[name]), c.number_type, c.granularity)
+                for name, c in named.items()
+            )
+        return self._canonical[key]
+
+    def policy(self, choices: Sequence[Choices]) -> Policy:
+        decided = dict(self.frame)
+        for block, block_choices in enumerate(choices):
+            decided.update(self._named(block, block_choices))
+        return canonical(self.spec, Policy.of({k.name: decided[k.name] for k in self.spec.kernels}))
+
+    def file_bytes(self, choices: Sequence[Choices]) -> int:
+        return cost.file_bytes(self.spec, self.policy(choices))
+
+    def _named(self, block: int, choices: Choices) -> Mapping[str, Choice]:
+        return dict(zip(self.spec.blocks[block].kernels, choices, strict=True))

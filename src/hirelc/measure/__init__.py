@@ -1,0 +1,1 @@
+"""What a policy is worth: sensitivity, logit-MSE proxy, fine-tuning, evaluation."""

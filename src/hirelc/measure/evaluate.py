@@ -1,0 +1,64 @@
+"""Accuracy of a network on a split, and the precision in which networks run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hirelc.batches import Batches
+from hirelc.errors import DataError
+from hirelc.network.calling import call, logits_of, to_device
+from hirelc.task import Task
+
+
+def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cpu", precision: str = "fp32") -> float:
+    """The task's score over a whole split, in percent. The network's mode is restored.
+
+    :raises DataError: the split is empty
+    """
+    training = network.training
+    network.eval()
+    total, count = 0.0, 0
+    try:
+        with torch.inference_mode(), running(precision, device):
+            for inputs, targets in data.epoch(0, training=False):
+                logits = logits_of(call(network, to_device(inputs, device))).float()
+                scores = task.score(logits, to_device(targets, device))
+                total += float(scores.sum())
+                count += scores.numel()
+    finally:
+        network.train(training)
+    if count == 0:
+        raise DataError("the split to evaluate on is empty")
+    return 100.0 * total / count
+
+
+def native_precision(setting: str, device: str) -> str:
+    """Resolves "auto": bf16 where the processor multiplies it natively, else fp32."""
+    if setting != "auto":
+        return setting
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+@contextlib.contextmanager
+def running(precision: str, device: str) -> Iterator[Any]:
+    """Autocast to bf16, or nothing for fp32.
+
+    On the CPU attention then runs unfused: the backward pass of the fused bf16 kernel is several times slower.
+    """
+    kind = torch.device(device).type
+    if precision != "bf16":
+        yield
+    elif kind == "cpu":
+        with torch.autocast(kind, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            yield
+    else:
+        with torch.autocast(kind, torch.bfloat16):
+            yield

@@ -1,0 +1,162 @@
+"""The logit-MSE proxy: how far the logits move when one kernel is compressed, on a cached calibration batch.
+
+Real forward passes are made at a few anchors per kernel: some bit-widths, some keep ratios. Between anchors the
+proxy follows the error on the weights (Fisher-weighted for quantization, importance lost for pruning), which is
+exact and cheap, on a log-log line. Over kernels the proxy adds up; the search corrects the sum by measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hirelc.compression.fakequant import Quantizer
+from hirelc.compression.prune import select
+from hirelc.network.calling import call, logits_of
+from hirelc.network.spec import Kernel, NetworkSpec, Pruning
+from hirelc.network.surgery import Kept, masked_state, slices_of
+from hirelc.policy import Choice, Granularity, NumberType
+
+ANCHOR_BITS = (2, 3, 4, 6)
+ANCHOR_KEEPS = (0.875, 0.75, 0.5, 0.25)
+
+
+class LogitProxy:
+    """Distortion of single kernels, divided by the variance of the original's logits.
+
+    :param inputs: the calibration batch
+    :param importance: per kernel and weight, what `prune.select` ranks by
+    :param fisher: per kernel and weight, the diagonal Fisher
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: NetworkSpec,
+        inputs: Any,
+        importance: Mapping[str, Tensor],
+        fisher: Mapping[str, Tensor],
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.network = network.eval()
+        self.spec = spec
+        self.inputs = inputs
+        self.importance = importance
+        self.fisher = fisher
+        self.weights = {name: p.detach() for name, p in network.named_parameters() if name in spec.by_name}
+        self.forward_passes = 0
+        with torch.inference_mode():
+            self.logits = logits_of(call(network, inputs)).float()
+        self.variance = float(self.logits.var()) + 1e-12
+        self._errors: dict[tuple[str, int, NumberType, Granularity], float] = {}
+        self._losses: dict[tuple[str, float], float] = {}
+        self._quantization: dict[str, _Curve] = {}
+        self._pruning: dict[str, _Curve] = {}
+        for kernel in spec.kernels:
+            if kernel.block is not None:
+                self._quantization[kernel.name] = self._quantization_curve(kernel)
+                if kernel.pruning is not Pruning.NONE:
+                    self._pruning[kernel.name] = self._pruning_curve(kernel)
+                progress()
+
+    def distortion(self, kernels: Sequence[str], choices: Sequence[Choice]) -> float:
+        """Sum over kernels (of one block) of what quantization and pruning do to the logits; zero or more."""
+        total = 0.0
+        pruned: set[int] = set()
+        for name, choice in zip(kernels, choices, strict=True):
+            total += self._quantization[name](self.weight_error(name, choice))
+            if choice.keep_ratio < 1 and name in self._pruning:
+                coupling = self.spec.coupling_of.get(name)
+                if coupling is None or coupling not in pruned:
+                    total += self._pruning[name](self._lost(name, choice.keep_ratio))
+                if coupling is not None:
+                    pruned.add(coupling)
+        return total
+
+    def network_distortion(self, state: Mapping[str, Tensor]) -> float:
+        """One real forward pass with some tensors replaced."""
+        self.forward_passes += 1
+        with torch.inference_mode():
+            logits = logits_of(call(self.network, self.inputs, state)).float()
+            value = float((logits - self.logits).square().mean()) / self.variance
+        return value if math.isfinite(value) else 1e6
+
+    def weight_error(self, name: str, choice: Choice) -> float:
+        """Fisher-weighted squared error of quantizing a kernel as a whole."""
+        key = (name, choice.bits, choice.number_type, choice.granularity)
+        if key not in self._errors:
+            weight = self.weights[name]
+            kernel = self.spec.by_name[name]
+            with torch.no_grad():
+                quantizer = Quantizer(weight, kernel.channel_dim, choice, self.fisher[name])
+                delta = (quantizer(weight) - weight).square()
+                self._errors[key] = float((delta * (self.fisher[name] + self.fisher[name].mean())).sum())
+        return self._errors[key]
+
+    def _quantization_curve(self, kernel: Kernel) -> _Curve:
+        points = []
+        for bits in ANCHOR_BITS:
+            choice = Choice(bits, 1.0, NumberType.INT, Granularity.PER_CHANNEL)
+            weight = self.weights[kernel.name]
+            with torch.no_grad():
+                quantized = Quantizer(weight, kernel.channel_dim, choice)(weight)
+            points.append((self.weight_error(kernel.name, choice), self.network_distortion({kernel.name: quantized})))
+        return _Curve(points)
+
+    def _pruning_curve(self, kernel: Kernel) -> _Curve:
+        coupling = self.spec.coupling_of.get(kernel.name)
+        if coupling is not None:
+            first = next(n for n in self.spec.couplings[coupling].producers if n in self.spec.by_name)
+            if first in self._pruning:
+                return self._pruning[first]
+        points = []
+        for ratio in ANCHOR_KEEPS:
+            kept = self._kept(kernel.name, ratio)
+            if kept.units or kept.rows:
+                state = masked_state(self.network, self.spec, kept)
+                points.append((self._lost(kernel.name, ratio), self.network_distortion(state)))
+        return _Curve(points)
+
+    def _kept(self, name: str, ratio: float) -> Kept:
+        """Only this kernel (and what is coupled to it) pruned."""
+        coupling = self.spec.coupling_of.get(name)
+        affected = {name} if coupling is None else set(self.spec.couplings[coupling].producers)
+        policy = {k.name: Choice(8, ratio if k.name in affected else 1.0) for k in self.spec.kernels}
+        return select(self.spec, policy, self.importance)
+
+    def _lost(self, name: str, ratio: float) -> float:
+        """Importance that pruning to this ratio removes."""
+        key = (name, ratio)
+        if key not in self._losses:
+            lost = 0.0
+            for tensor, cuts in slices_of(self.spec, self._kept(name, ratio)).items():
+                if tensor in self.importance:
+                    left = importance = self.importance[tensor]
+                    for dim, indices in cuts:
+                        left = left.index_select(dim, torch.from_numpy(indices).to(left.device))
+                    lost += float(importance.sum() - left.sum())
+            self._losses[key] = lost
+        return self._losses[key]
+
+
+class _Curve:
+    """Distortion as a function of an error: a polyline through anchors in log-log, slope one beyond them."""
+
+    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
+        kept = sorted((max(e, 1e-30), max(d, 1e-12)) for e, d in points)
+        self.errors = np.log([e for e, _ in kept])
+        # more error never counts as less distortion: a calibration batch is noisy
+        self.distortions = np.maximum.accumulate(np.log([d for _, d in kept])) if kept else np.empty(0)
+
+    def __call__(self, error: float) -> float:
+        if error <= 0 or not len(self.errors):
+            return 0.0
+        at = math.log(error)
+        low, high = self.errors[0], self.errors[-1]
+        value = float(np.interp(at, self.errors, self.distortions))
+        return math.exp(value + min(at - low, 0.0) + max(at - high, 0.0))

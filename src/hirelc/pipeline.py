@@ -1,0 +1,391 @@
+"""The active-learning cycle, wired: the one place that knows all the parts.
+
+baseline -> Fisher -> proxy -> [budgets -> block policies -> vote -> fine-tune -> measure] x cycles -> pick ->
+long fine-tune -> file -> read back -> test split, once.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hirelc import cost
+from hirelc.artifact.container import pack, read
+from hirelc.artifact.load import build
+from hirelc.batches import Batches, Sealed, as_batches, first_samples
+from hirelc.candidates import Bench, Candidate
+from hirelc.config import Config
+from hirelc.data_checks import look_through
+from hirelc.errors import DataError, RunError
+from hirelc.landscape import Landscape
+from hirelc.measure.evaluate import accuracy
+from hirelc.measure.finetune import Trainer
+from hirelc.measure.proxy import LogitProxy
+from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
+from hirelc.network.calling import call, logits_of, to_device
+from hirelc.network.spec import NetworkSpec
+from hirelc.network.trace import check_module, trace
+from hirelc.policy import Goal, Measurement
+from hirelc.progress import Reporter, RichReporter, Stage
+from hirelc.results import Result, Row
+from hirelc.search.archive import Archive
+from hirelc.search.baselines import make_search
+from hirelc.search.problem import Proposal
+from hirelc.seeds import stream_seed
+from hirelc.store import RunDirectory, environment
+from hirelc.task import CLASSIFICATION, Task
+
+MODEL_FILE = "model.hirelc"
+
+
+def compress(
+    model: nn.Module,
+    train: object,
+    val: object,
+    goal: Goal,
+    out: str | Path,
+    *,
+    test: object | None = None,
+    config: Config | None = None,
+    task: Task = CLASSIFICATION,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Compresses a network to a goal and writes `out`/model.hirelc.
+
+    :param model: any trained module; it is not changed
+    :param train: fine-tuning data: a DataLoader, a Dataset, two tensors (x, y), or `Batches`
+    :param val: the search-validation split, disjoint from both others
+    :param test: optional; read once per reported number, after the search
+    :param out: a new folder for the run
+    :returns: the table of original, control and compressed, and where the file lies; `shortfall` says why a goal
+        was missed (the best policy found is delivered all the same)
+    :raises HirelcError: with the cause and the fix
+    """
+    check_module(model)
+    config = config or Config()
+    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test))
+    batch = config.train.batch_size
+    run = _Run(
+        model=_prepared(model, config.device),
+        train=as_batches(train, batch),
+        validation=as_batches(val, batch),
+        test=sealed,
+        goal=goal,
+        config=config,
+        task=task,
+        directory=RunDirectory.create(out),
+        say=reporter or RichReporter(),
+    )
+    try:
+        return run.execute()
+    except KeyboardInterrupt:
+        run.directory.journal("interrupted")
+        raise
+
+
+def _prepared(model: nn.Module, device: str) -> nn.Module:
+    """A float32 copy in eval mode, on the device; a compiled module is unwrapped."""
+    model = getattr(model, "_orig_mod", model)
+    try:
+        return copy.deepcopy(model).float().to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"the device {device!r} cannot be used: {error}") from error
+
+
+@dataclass
+class _Run:
+    """One run, start to end."""
+
+    model: nn.Module
+    train: Batches
+    validation: Batches
+    test: Sealed | None
+    goal: Goal
+    config: Config
+    task: Task
+    directory: RunDirectory
+    say: Reporter
+
+    def execute(self) -> Result:
+        self.directory.write_json("config.json", self.config)
+        self.directory.write_json("environment.json", environment())
+        self.directory.journal("start", goal=self.goal, seed=self.config.seed, train=self.train.samples)
+        spec = self._trace()
+        baseline = self._baseline()
+        sensitivity = self._sensitivity(spec)
+        importance = self._importance(spec, sensitivity)
+        bench = Bench(self.model, spec, self._trainer(), importance, sensitivity.fisher, baseline, sensitivity.samples)
+        landscape = self._landscape(spec, sensitivity, importance)
+        archive, measurements, search_seconds = self._search(bench, landscape)
+        pick = archive.pick(self.goal, spec.original_bytes)
+        self.directory.journal("pick", policy=pick.entry.policy.digest, measurement=pick.entry.measurement)
+        return self._finish(bench, pick.entry.payload, baseline, measurements, search_seconds)
+
+    # -- what the network and the data are ------------------------------------------------------------------
+
+    def _trace(self) -> NetworkSpec:
+        inputs, _ = first_samples(self.train, 2)
+        spec = trace(self.model, inputs, self.config.blocks)
+        for note in spec.notes:
+            self.say.detail(note)
+        self.directory.journal(
+            "network",
+            blocks=[{"name": b.name, "kernels": b.kernels} for b in spec.blocks],
+            frame=[k.name for k in spec.frame],
+            untouched=[{"name": u.name, "shape": u.shape, "reason": u.reason} for u in spec.untouched],
+            original_bytes=spec.original_bytes,
+            notes=spec.notes,
+        )
+        coupled = sum(k.pruning.value == "coupled" for k in spec.kernels)
+        self.say.line(
+            f"network: {spec.parameters:,} parameters, {len(spec.kernels)} kernels in {len(spec.blocks)} blocks and a frame "
+            f"of {len(spec.frame)}; {coupled} kernels lose channels on both sides; fp32 file {spec.original_bytes:,} bytes"
+        )
+        return spec
+
+    def _baseline(self) -> float:
+        inputs, _ = first_samples(self.validation, 2)
+        try:
+            with torch.inference_mode():
+                outputs = logits_of(call(self.model, to_device(inputs, self.config.device)))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise DataError(f"the network fails on the validation data: {error}: do the shapes fit?") from error
+        for split, where in ((self.train, "train"), (self.validation, "validation")):
+            labels = look_through(split, f"the {where} split", limit=4096)
+            if labels > outputs.shape[-1]:
+                raise DataError(f"the {where} split: label {labels - 1} is out of range for {outputs.shape[-1]} outputs")
+        with self.say.stage("measuring the original"):
+            baseline = accuracy(self.model, self.validation, self.task, device=self.config.device)
+        self.directory.journal("baseline", accuracy=baseline, split="search-validation", samples=self.validation.samples)
+        self.say.line(f"original: {baseline:.2f} % {self.task.name} on the search-validation split")
+        return baseline
+
+    def _sensitivity(self, spec: NetworkSpec) -> Sensitivity:
+        samples = min(self.config.fisher_samples, self.train.samples)
+        with self.say.stage("Fisher sensitivity", samples) as stage:
+            found = fisher_sensitivity(
+                self.model,
+                spec,
+                self.train,
+                self.task,
+                samples,
+                seed=stream_seed(self.config.seed, "fisher"),
+                device=self.config.device,
+                progress=lambda _done: stage.advance(),
+            )
+        blocks = {b.name: value for b, value in zip(spec.blocks, found.blocks, strict=True)}
+        self.directory.journal("sensitivity", samples=found.samples, kernels=found.kernels, blocks=blocks)
+        return found
+
+    def _importance(self, spec: NetworkSpec, sensitivity: Sensitivity) -> dict[str, Tensor]:
+        weights = dict(self.model.named_parameters())
+        squared = {k.name: weights[k.name].detach().float().square() for k in spec.kernels}
+        if self.config.importance == "magnitude":
+            return squared
+        # a floor, so that rows whose gradients vanish on a few hundred samples still rank by magnitude
+        return {n: w * (sensitivity.fisher[n] + 1e-3 * sensitivity.fisher[n].mean()) for n, w in squared.items()}
+
+    def _landscape(self, spec: NetworkSpec, sensitivity: Sensitivity, importance: dict[str, Tensor]) -> Landscape:
+        inputs, _ = first_samples(self.train, self.config.calibration_samples)
+        kernels = sum(k.block is not None for k in spec.kernels)
+        with self.say.stage("logit proxy", kernels) as stage:
+            proxy = LogitProxy(
+                self.model,
+                spec,
+                to_device(inputs, self.config.device),
+                importance,
+                sensitivity.fisher,
+                progress=lambda: stage.advance(),
+            )
+        self.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=self.config.calibration_samples)
+        return Landscape(spec, sensitivity, proxy, self.config.frame_bits)
+
+    def _trainer(self) -> Trainer:
+        c = self.config
+        return Trainer(self.model, self.train, self.validation, self.task, c.train, c.seed, c.device)
+
+    # -- the search -----------------------------------------------------------------------------------------
+
+    def _search(self, bench: Bench, landscape: Landscape) -> tuple[Archive[Candidate], list[Measurement], float]:
+        begun = time.monotonic()
+        settings = self.config.search
+        archive: Archive[Candidate] = Archive()
+        measurements: list[Measurement] = []
+        images = self._images_per_measurement(bench)
+        follower = _Follower()
+        with self.say.stage("preparing the search"):
+            search = make_search(landscape, self.goal, settings, self.config.seed, follower)
+        for cycle in range(settings.cycles):
+            with self.say.stage(f"cycle {cycle + 1}/{settings.cycles}: agents", 1.0) as stage:
+                follower.follow(stage)
+                proposals = search.propose(cycle)
+            for proposal in proposals:
+                measurement, candidate = self._measure(bench, proposal, images, len(measurements))
+                measurements.append(measurement)
+                learned = search.observe(proposal, measurement)
+                if candidate is not None:
+                    archive.add(candidate.policy, measurement, candidate)
+                self.directory.journal(
+                    "measurement",
+                    cycle=cycle,
+                    origin=proposal.origin,
+                    policy=proposal.policy,
+                    measurement=measurement,
+                    decisions=proposal.record,
+                    learned=learned,
+                )
+                self._say_measurement(cycle, proposal, measurement, bench.spec.original_bytes)
+        if not archive.entries:
+            raise RunError(
+                "every candidate failed; the first reason: "
+                + next((m.failure for m in measurements if m.failure), "the search proposed nothing")
+            )
+        return archive, measurements, time.monotonic() - begun
+
+    def _images_per_measurement(self, bench: Bench) -> int:
+        train = self.config.train
+        measured = self.config.search.cycles + 1
+        each = int(train.images * train.search_share - bench.images_seen) // measured
+        if each < train.batch_size:
+            raise RunError(
+                f"a training budget of {train.images} images leaves {max(each, 0)} for each of {measured} measurements, "
+                f"less than one batch of {train.batch_size}: raise --images or lower --cycles"
+            )
+        return each
+
+    def _measure(self, bench: Bench, proposal: Proposal, images: int, index: int) -> tuple[Measurement, Candidate | None]:
+        with self.say.stage(f"measuring candidate {index + 1}", images) as stage:
+            measurement, candidate = bench.measure(proposal.policy, images, f"candidate-{index}", stage.advance)
+        if candidate is not None:
+            self.directory.write_bytes(f"candidates/{index:03d}.hirelc", candidate.data)
+        return measurement, candidate
+
+    def _say_measurement(self, cycle: int, proposal: Proposal, m: Measurement, original: int) -> None:
+        head = f"cycle {cycle + 1} ({proposal.origin}): "
+        if m.failure is not None:
+            self.say.warn(f"{head}candidate rejected: {m.failure}")
+            return
+        expected = "" if proposal.predicted_drop is None else f" (predicted {proposal.predicted_drop:+.2f})"
+        mean_bits = _mean_bits(proposal)
+        self.say.line(
+            f"{head}{m.size_bytes:,} bytes = {original / m.size_bytes:.1f}x, drop {m.drop_points:+.2f} points{expected}, "
+            f"{mean_bits}, {m.seconds:.0f} s"
+        )
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def _finish(
+        self, bench: Bench, picked: Candidate, baseline: float, measurements: list[Measurement], search_seconds: float
+    ) -> Result:
+        begun = time.monotonic()
+        compressed = bench.revive(picked.policy, picked.state)
+        images = self.config.train.images - bench.images_seen
+        with self.say.stage("final fine-tune", images) as stage:
+            trained = bench.trainer.finetune(compressed, images, name="final", progress=stage.advance)
+        bench.images_seen += trained.images
+        data = pack(compressed)
+        path = self.directory.write_bytes(MODEL_FILE, data)
+        score = bench.read_back_accuracy(data)
+        self.directory.journal("final", trained=trained, size_bytes=len(data), accuracy=score, policy=compressed.policy)
+        seconds = time.monotonic() - begun + search_seconds
+        spec = bench.spec
+        control, control_row = self._control(bench, images)
+        tests = self._test([self.model, control, build(read(data), copy.deepcopy(self.model))])
+        result = Result(
+            folder=self.directory.path,
+            path=path,
+            goal=self.goal,
+            policy=compressed.policy,
+            original=Row("original", spec.original_bytes, 1.0, baseline, tests[0], cost.macs(spec), spec.parameters, 0.0),
+            control=None if control_row is None else _with_test(control_row, tests[1]),
+            compressed=Row(
+                "compressed",
+                len(data),
+                spec.original_bytes / len(data),
+                score,
+                tests[2],
+                cost.macs(spec, compressed.policy),
+                cost.parameters(spec, compressed.policy),
+                seconds,
+            ),
+            measurements=tuple(measurements),
+            images_seen=bench.images_seen,
+            shortfall=_shortfall(self.goal, spec.original_bytes, len(data), baseline - score),
+        )
+        self.directory.write_json("result.json", result)
+        self.directory.journal("result", **{k: v for k, v in result.to_json().items() if k != "policy"})
+        if result.shortfall:
+            self.say.warn(f"short of the goal: {result.shortfall}; the best policy found was delivered")
+        return result
+
+    def _control(self, bench: Bench, images: int) -> tuple[nn.Module | None, Row | None]:
+        """The original given the same final fine-tune, uncompressed: an accuracy gain that it has too is not ours."""
+        if not self.config.train.control:
+            return None, None
+        control = copy.deepcopy(self.model)
+        with self.say.stage("control: the original, trained on", images) as stage:
+            trained = bench.trainer.finetune(control, images, name="final", progress=stage.advance)
+        score = accuracy(control, self.validation, self.task, device=self.config.device)
+        self.directory.journal("control", trained=trained, accuracy=score)
+        spec = bench.spec
+        row = Row("control", spec.original_bytes, 1.0, score, None, cost.macs(spec), spec.parameters, trained.seconds)
+        return control, row
+
+    def _test(self, networks: list[nn.Module | None]) -> list[float | None]:
+        """The test split, opened at the very end and read once per network."""
+        if self.test is None:
+            return [None] * len(networks)
+        self.test.unseal()
+        device = self.config.device
+        with self.say.stage("test split", len(networks)) as stage:
+            scores: list[float | None] = []
+            for network in networks:
+                score = None if network is None else accuracy(network.to(device), self.test, self.task, device=device)
+                scores.append(score)
+                stage.advance()
+        self.directory.journal("test", readings=self.test.readings, scores=scores)
+        return scores
+
+
+class _Follower:
+    """Turns (words, part done) into advances of whichever stage is under way."""
+
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+        self.done = 0.0
+
+    def follow(self, stage: Stage) -> None:
+        self.stage, self.done = stage, 0.0
+
+    def __call__(self, text: str, part: float) -> None:
+        if self.stage is not None:
+            self.stage.update(text)
+            self.stage.advance(max(0.0, part - self.done))
+            self.done = max(self.done, part)
+
+
+def _mean_bits(proposal: Proposal) -> str:
+    decided = [choice for block in proposal.choices for choice in block]
+    bits = sum(c.bits for c in decided) / len(decided)
+    keep = sum(c.keep_ratio for c in decided) / len(decided)
+    return f"{bits:.1f} bits and {keep:.0%} of the channels on average"
+
+
+def _with_test(row: Row, test: float | None) -> Row:
+    return Row(row.name, row.size_bytes, row.ratio, row.validation, test, row.macs, row.parameters, row.seconds)
+
+
+def _shortfall(goal: Goal, original: int, size: int, drop: float) -> str | None:
+    """Why the delivered file misses the goal, judged on the search-validation split; None when it does not."""
+    reasons = []
+    limit = goal.byte_limit(original)
+    if limit is not None and size > limit:
+        reasons.append(f"the file has {size:,} bytes ({original / size:.2f}x) where {limit:,} were allowed")
+    if goal.max_drop is not None and drop > goal.max_drop:
+        reasons.append(f"{drop:.2f} points are lost on the search-validation split where {goal.max_drop:.2f} were allowed")
+    return "; ".join(reasons) or None

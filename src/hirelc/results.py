@@ -1,0 +1,73 @@
+"""What a run ends with, as values and as words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hirelc.policy import Goal, Measurement, Policy
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network in the final table.
+
+    :param size_bytes: the whole file: fp32 safetensors for original and control, .hirelc for the compressed
+    :param validation: accuracy on the search-validation split, in percent
+    :param test: accuracy on the test split, read once; None without one
+    :param parameters: numbers stored
+    :param seconds: wall time of making it
+    """
+
+    name: str
+    size_bytes: int
+    ratio: float
+    validation: float
+    test: float | None
+    macs: int
+    parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a run.
+
+    :param shortfall: why the goal is not met; None when it is
+    :param loss_points: accuracy lost against the better of original and control, on the test split (else validation)
+    """
+
+    folder: Path
+    path: Path
+    goal: Goal
+    policy: Policy
+    original: Row
+    control: Row | None
+    compressed: Row
+    measurements: tuple[Measurement, ...]
+    images_seen: int
+    shortfall: str | None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for row in (self.original, self.control, self.compressed) if row is not None)
+
+    @property
+    def loss_points(self) -> float:
+        rivals = [self.original] + ([self.control] if self.control is not None else [])
+        if self.compressed.test is not None:
+            return max(row.test for row in rivals if row.test is not None) - self.compressed.test
+        return max(row.validation for row in rivals) - self.compressed.validation
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "goal": asdict(self.goal),
+            "met": self.shortfall is None,
+            "shortfall": self.shortfall,
+            "loss_points": self.loss_points,
+            "images_seen": self.images_seen,
+            "rows": [asdict(row) for row in self.rows],
+            "policy": self.policy.to_json(),
+            "failed_candidates": [m.failure for m in self.measurements if m.failure is not None],
+        }

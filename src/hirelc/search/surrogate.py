@@ -1,0 +1,277 @@
+"""Predicting the drop after fine-tuning: a cold-start law of the distortion, then a small learned correction.
+
+Features are *intensive*: those of a block say what the whole network would be if every block were treated like
+this one. One predictor therefore serves a block's agents and the network's, and its prediction varies with
+every action (in the published code it was constant: ALGORITHM.md, "Known faults").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log10
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.search.bounds import blocks_bytes, size_fraction
+from hirelc.search.isolation import isolated
+from hirelc.search.problem import KernelInfo, Problem
+
+Floats = NDArray[np.float64]
+
+FEATURES = ("log10_distortion", "log2_size", "bits", "keep", "float", "uniform", "log", "learned")
+_LEAST_DISTORTION = 1e-9
+
+
+class DropModel(Protocol):
+    """Predicts accuracy points lost after fine-tuning from `features`, shape (len(FEATURES),)."""
+
+    def predict(self, features: Floats) -> float: ...
+
+
+def features(kernels: Sequence[KernelInfo], choices: Sequence[Choice], fraction: float, distortion: float) -> Floats:
+    """Intensive features of a set of kernels, shape (len(FEATURES),); means are weighted by the kernels' weights.
+
+    :param fraction: size fraction of these kernels
+    :param distortion: logit distortion of the network if it were all treated like this
+    """
+    total = sum(kernel.weights for kernel in kernels)
+    bits = keep = floats = uniform = log = learned = 0.0
+    for kernel, choice in zip(kernels, choices, strict=True):
+        part = kernel.weights / total
+        bits += part * choice.bits
+        keep += part * choice.keep_ratio
+        floats += part * (choice.number_type is NumberType.FLOAT)
+        uniform += part * (choice.granularity is Granularity.UNIFORM)
+        log += part * (choice.granularity is Granularity.LOG)
+        learned += part * (choice.granularity is Granularity.LEARNED)
+    size = float(np.log2(max(fraction, 1e-6)))
+    return np.array([log10(max(distortion, _LEAST_DISTORTION)), size, bits, keep, floats, uniform, log, learned])
+
+
+def distortion_of(problem: Problem, choices: Sequence[Sequence[Choice]]) -> float:
+    """Distortion of the whole network, to first order the sum over its blocks."""
+    return sum(problem.block_distortion(block, decided) for block, decided in enumerate(choices))
+
+
+def network_features(problem: Problem, choices: Sequence[Sequence[Choice]]) -> Floats:
+    """Features of a whole policy."""
+    kernels = [kernel for block in problem.blocks for kernel in block.kernels]
+    flat = [choice for decided in choices for choice in decided]
+    payload = sum(problem.block_bytes(block, decided) for block, decided in enumerate(choices))
+    return features(kernels, flat, payload / blocks_bytes(problem), distortion_of(problem, choices))
+
+
+def block_features(problem: Problem, block: int, choices: Sequence[Choice], distortion_share: float) -> Floats:
+    """Features of the network if every block were hit as hard as this one.
+
+    :param distortion_share: the block's part of the distortion of the reference policy
+    """
+    distortion = problem.block_distortion(block, choices) / distortion_share
+    return features(problem.blocks[block].kernels, choices, size_fraction(problem, block, choices), distortion)
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """drop = kappa * distortion ** power.
+
+    The prior says that logits distorted as much as they vary cost a point after fine-tuning, and that fine-tuning
+    recovers the more the more there is to recover. Measurements move it by ridge regression towards that prior.
+
+    :param kappa: points lost at distortion 1, above 0
+    """
+
+    kappa: float = 1.0
+    power: float = 0.4
+
+    def predict(self, features: Floats) -> float:
+        return self.of_distortion(10 ** float(features[0]))
+
+    def of_distortion(self, distortion: float) -> float:
+        """Drop in points of a network of this distortion, which is zero or more."""
+        return self.kappa * float(distortion**self.power)
+
+    def refitted(self, inputs: Floats, drops: Floats) -> ColdStart:
+        """The law with this one as prior, given measurements.
+
+        For each power of a grid the best kappa has a closed form; kappa stays positive, so that the predicted drop
+        varies with the distortion whatever was measured.
+
+        :param inputs: (samples, features); :param drops: points, (samples,)
+        """
+        noise, kappa_spread, power_spread, least_kappa = 0.3, 3.0, 0.2, 0.05
+        best, best_cost = self, np.inf
+        for power in np.linspace(0.1, 1.2, 56):
+            law = 10 ** (power * inputs[:, 0])
+            precision = (law @ law) / noise**2 + 1 / kappa_spread**2
+            kappa = max(((law @ drops) / noise**2 + self.kappa / kappa_spread**2) / precision, least_kappa)
+            cost = (
+                np.sum((drops - kappa * law) ** 2) / noise**2
+                + ((kappa - self.kappa) / kappa_spread) ** 2
+                + ((power - self.power) / power_spread) ** 2
+            )
+            if cost < best_cost:
+                best, best_cost = ColdStart(float(kappa), float(power)), cost
+        return best
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks from 0, ties averaged; shape (n,)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts + 1) / 2)[inverse])
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rho; None for fewer than three pairs or where one side does not vary."""
+    x, y = ranks(np.asarray(a, float)), ranks(np.asarray(b, float))
+    if len(x) < 3 or x.std() == 0 or y.std() == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+class _Networks:
+    """Many MLPs (64, 32) of one shape, trained together by batched products; evaluated in numpy, one row at a time."""
+
+    WIDTHS, STEPS, RATE, DECAY = (64, 32), 150, 1e-2, 0.03
+
+    def __init__(self, seed: int, inputs: Floats, targets: Floats, masks: Floats) -> None:
+        """
+        :param inputs: (samples, features)
+        :param targets: (networks, samples)
+        :param masks: (networks, samples), weight of each sample in each network's loss
+        """
+        with isolated(seed):
+            self._layers = self._train(*(torch.as_tensor(a, dtype=torch.float32) for a in (inputs, targets, masks)))
+
+    def _train(
+        self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        sizes = (inputs.shape[1], *self.WIDTHS, 1)
+        parameters = []
+        for fan_in, fan_out in pairwise(sizes):
+            scale = fan_in**-0.5 if fan_out > 1 else 0.1 * fan_in**-0.5
+            weight = (torch.randn(len(masks), fan_in, fan_out) * scale).requires_grad_()
+            parameters.append((weight, torch.zeros(len(masks), 1, fan_out, requires_grad=True)))
+        optimizer = torch.optim.AdamW([p for pair in parameters for p in pair], lr=self.RATE, weight_decay=self.DECAY)
+        masks = masks / masks.sum(1, keepdim=True)
+        for _ in range(self.STEPS):
+            hidden = inputs.expand(len(masks), -1, -1)
+            for depth, (weight, bias) in enumerate(parameters):
+                hidden = torch.baddbmm(bias, hidden, weight)
+                if depth < len(self.WIDTHS):
+                    hidden = torch.tanh(hidden)
+            loss = (masks * (hidden[..., 0] - targets) ** 2).sum()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in parameters]
+
+    def keep(self, count: int) -> None:
+        """Drops all networks but the first ones."""
+        self._layers = [(weight[:count], bias[:count]) for weight, bias in self._layers]
+
+    def __call__(self, row: Floats) -> Floats:
+        """Output of every network for one row of inputs, (networks,)."""
+        hidden = row.astype(np.float32)[None, None, :]
+        for depth, (weight, bias) in enumerate(self._layers):
+            hidden = hidden @ weight + bias
+            if depth < len(self.WIDTHS):
+                hidden = np.tanh(hidden)
+        return hidden[:, 0, 0].astype(np.float64)
+
+
+class Surrogate:
+    """The drop after fine-tuning, learned from rigorous measurements; keeps the record of its own errors.
+
+    A small ensemble of MLPs corrects the cold-start law. It is in use once it has `min_samples` samples and its
+    leave-one-out error beats those of the samples' mean and of the cold-start law; until then the law, refitted to
+    the same samples, predicts.
+    """
+
+    MEMBERS = 3
+
+    def __init__(self, seed: int, min_samples: int) -> None:
+        self._seed, self._min_samples = seed, min_samples
+        self._inputs: list[Floats] = []
+        self._drops: list[float] = []
+        self._predictions: list[tuple[float, float]] = []
+        self._networks: _Networks | None = None
+        self._centre, self._spread = np.zeros(len(FEATURES)), np.ones(len(FEATURES))
+        self._errors: dict[str, float] = {}
+        self.cold_start = ColdStart()
+        self.in_use = False
+
+    def predict(self, features: Floats) -> float:
+        """Predicted drop in points; `features` has shape (len(FEATURES),)."""
+        law = self.cold_start.predict(features)
+        if self._networks is None or not self.in_use:
+            return law
+        return law + float(self._networks((features - self._centre) / self._spread).mean())
+
+    def observe(self, features: Floats, drop_points: float, predicted: float | None) -> dict[str, Any]:
+        """Adds a measurement, retrains, and returns the record to journal.
+
+        :param predicted: what was predicted for it before it was measured
+        """
+        if predicted is not None:
+            self._predictions.append((predicted, drop_points))
+        self._inputs.append(features)
+        self._drops.append(drop_points)
+        inputs, drops = np.array(self._inputs), np.array(self._drops)
+        self.cold_start = ColdStart().refitted(inputs, drops)
+        if len(drops) >= self._min_samples:
+            self._retrain(inputs, drops)
+        return self.record()
+
+    def _retrain(self, inputs: Floats, drops: Floats) -> None:
+        """Trains the ensemble on all samples and, in the same batch, one on all but each sample."""
+        count = len(drops)
+        others = 1 - np.eye(count)
+        laws = [ColdStart().refitted(inputs[kept > 0], drops[kept > 0]) for kept in others]
+        law_guesses = np.array([law.predict(row) for law, row in zip(laws, inputs, strict=True)])
+        mean_guesses = others @ drops / (count - 1)
+        self._centre, self._spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-3)
+        rows = (inputs - self._centre) / self._spread
+        # Leave-one-out networks learn residuals of a law that has not seen the left-out sample either.
+        residuals = drops - np.array([self.cold_start.predict(row) for row in inputs])
+        out_of_fold = drops - law_guesses
+        masks = np.concatenate([np.ones((self.MEMBERS, count)), np.repeat(others, self.MEMBERS, axis=0)])
+        targets = np.concatenate(
+            [
+                np.tile(residuals, (self.MEMBERS, 1)),
+                np.repeat(
+                    [[y - law.predict(x) for x, y in zip(inputs, drops, strict=True)] for law in laws], self.MEMBERS, axis=0
+                ),
+            ]
+        )
+        self._networks = _Networks(self._seed, rows, targets, masks)
+        corrections = np.array(
+            [self._networks(row)[self.MEMBERS * (fold + 1) : self.MEMBERS * (fold + 2)].mean() for fold, row in enumerate(rows)]
+        )
+        self._errors = {
+            "leave_one_out_error": float(np.abs(out_of_fold - corrections).mean()),
+            "mean_error": float(np.abs(drops - mean_guesses).mean()),
+            "cold_start_error": float(np.abs(out_of_fold).mean()),
+        }
+        self._networks.keep(self.MEMBERS)
+        own = self._errors["leave_one_out_error"]
+        self.in_use = own < self._errors["mean_error"] and own < self._errors["cold_start_error"]
+
+    def record(self) -> dict[str, Any]:
+        """Samples, the law, leave-one-out errors in points, and how predictions compared with measurements."""
+        predicted, measured = [p for p, _ in self._predictions], [m for _, m in self._predictions]
+        return {
+            "samples": len(self._drops),
+            "in_use": self.in_use,
+            "kappa": self.cold_start.kappa,
+            "power": self.cold_start.power,
+            "absolute_error": float(np.abs(np.subtract(predicted, measured)).mean()) if predicted else None,
+            "rank_correlation": rank_correlation(predicted, measured),
+            **self._errors,
+        }

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from hirelc.errors import RunError
+from hirelc.policy import Choice, Goal, Measurement, Policy
+from hirelc.search.archive import Archive
+
+
+def measured(size: int, drop: float, macs: int = 100, failure: str | None = None) -> Measurement:
+    return Measurement(size, 90 - drop, drop, macs, "search-validation", failure=failure)
+
+
+@pytest.fixture
+def archive() -> Archive[str]:
+    archive: Archive[str] = Archive()
+    for index, (size, drop) in enumerate([(100, 0.4), (80, 0.6), (60, 0.9), (90, 0.95)]):
+        archive.add(Policy((("w", Choice(2 + index)),)), measured(size, drop), str(size))
+    return archive
+
+
+def test_the_front_leaves_out_what_is_dominated(archive: Archive[str]) -> None:
+    assert [entry.payload for entry in archive.front()] == ["60", "80", "100"]
+    archive.add(Policy(()), measured(200, 2.0, macs=10), "fewest macs")
+    assert "fewest macs" in [entry.payload for entry in archive.front()]
+
+
+@pytest.mark.parametrize(
+    ("goal", "picked", "short"),
+    [
+        (Goal(max_bytes=85), "80", None),  # the least drop within the bytes
+        (Goal(ratio=10), "100", None),
+        (Goal(max_drop=0.7), "80", None),  # the smallest within the drop
+        (Goal(max_bytes=100, max_drop=0.5), "100", None),
+        (Goal(max_bytes=85, max_drop=0.5), "80", "least drop found is 0.60"),
+        (Goal(max_drop=0.1), "100", "least drop found is 0.40"),
+        (Goal(max_bytes=10), "60", "smallest file found has 60 bytes"),
+    ],
+)
+def test_picks_what_serves_the_goal(archive: Archive[str], goal: Goal, picked: str, short: str | None) -> None:
+    pick = archive.pick(goal, original_bytes=1000)
+    assert pick.entry.payload == picked
+    assert (pick.shortfall is None) if short is None else (short in str(pick.shortfall))
+
+
+def test_failures_and_empty_archives_are_refused() -> None:
+    archive: Archive[int] = Archive()
+    with pytest.raises(RunError, match="diverged"):
+        archive.add(Policy(()), measured(1, 0, failure="diverged"), 0)
+    with pytest.raises(RunError, match="no policy"):
+        archive.pick(Goal(ratio=2), 10)

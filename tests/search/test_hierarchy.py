@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hirelc.config import SearchConfig
+from hirelc.errors import RunError
+from hirelc.policy import Goal, Measurement
+from hirelc.search.hierarchy import HierarchicalSearch
+from search.fake import FakeProblem
+
+SMALL = SearchConfig(cycles=2, low_level_steps=128, high_level_steps=128)
+TESTS = Path(__file__).parents[1]
+
+SCRIPT = """
+from search.fake import FakeProblem
+from hirelc.config import SearchConfig
+from hirelc.policy import Goal
+from hirelc.search.hierarchy import HierarchicalSearch
+problem = FakeProblem(2)
+search = HierarchicalSearch(problem, Goal(ratio=20), SearchConfig(cycles=2, low_level_steps=64, high_level_steps=64), 3)
+for cycle in range(2):
+    for proposal in search.propose(cycle):
+        search.observe(proposal, problem.measure(proposal.choices))
+        print(proposal.policy.digest)
+"""
+
+
+def spawned(hash_seed: str) -> list[str]:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_two_processes_propose_the_same() -> None:
+    first = spawned("1")
+    assert len(first) == 3 and first == spawned("2")
+
+
+def test_a_search_beats_random_and_records_how() -> None:
+    problem = FakeProblem()
+    told: list[tuple[str, float]] = []
+    search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), SMALL, 0, lambda *news: told.append(news))
+    reference, vote = search.propose(0)
+    assert (reference.origin, vote.origin) == ("reference", "vote")
+    assert told[0] == ("budgets", 0.0) and all(0 <= fraction < 1 for _, fraction in told)
+    record = json.loads(json.dumps(vote.record))
+    assert len(record["high_level"]["budgets"]) == len(record["low_level"]) == len(vote.budgets) == 4
+    assert len(record["low_level"][0]["members"]) == 3
+    for block in record["low_level"]:
+        for agent in block["agents"]:
+            assert agent["reward"] > agent["random_reward"] and 0 < agent["entropy"] < 1
+    assert vote.predicted_drop == record["predicted_drop"] > 0
+    assert record["surrogate"]["in_use"] is False
+    for proposal in (reference, vote):
+        entry = search.observe(proposal, problem.measure(proposal.choices))
+        assert entry["absolute_error"] == pytest.approx(abs(entry["measured_drop"] - proposal.predicted_drop))
+    (last,) = search.propose(1)
+    assert last.record is not None and last.record["exploring"] is False
+    assert last.record["low_level_vote_weights"] != [pytest.approx(1 / 3)] * 3
+
+
+def test_feedback_changes_what_the_high_level_sees() -> None:
+    problem = FakeProblem(2)
+    search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), SMALL, 0)
+    reference, _ = search.propose(0)
+    entry = search.observe(reference, problem.measure(reference.choices))
+    assert entry["severity"] > 0.5
+    before = search._network.observe(search._network.feedback.granted)
+    search.propose(1)
+    after = search._network.observe(search._network.feedback.granted)
+    assert before[0] == 0 and after[0] > 0
+
+
+def test_a_failed_measurement_teaches_nothing() -> None:
+    problem = FakeProblem(2)
+    search = HierarchicalSearch(problem, Goal(ratio=20), SMALL, 0)
+    reference, _ = search.propose(0)
+    failed = Measurement(1, 0.0, 90.0, 1, "search-validation", failure="the loss became NaN")
+    assert search.observe(reference, failed)["failure"] == "the loss became NaN"
+    assert search._surrogate.record()["samples"] == 0
+
+
+def test_no_signal_of_accuracy_in_any_block_stops_the_run() -> None:
+    search = HierarchicalSearch(FakeProblem(2, dead=True), Goal(ratio=20), SMALL, 0)
+    with pytest.raises(RunError, match="accuracy reward carries no signal"):
+        search.propose(0)
+
+
+def test_importing_the_search_loads_no_reinforcement_learning() -> None:
+    code = "import sys, hirelc.search.problem, hirelc.search.baselines, hirelc.search.archive; "
+    code += "assert not {'gymnasium', 'stable_baselines3'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

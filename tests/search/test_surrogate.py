@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from hirelc.config import SearchConfig
+from hirelc.search.bounds import Bounds, random_choices
+from hirelc.search.surrogate import (
+    FEATURES,
+    ColdStart,
+    Surrogate,
+    block_features,
+    distortion_of,
+    network_features,
+    rank_correlation,
+)
+from search.fake import FakeProblem
+
+BOUNDS = Bounds.of(SearchConfig())
+
+
+def sampled(count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, float]]:
+    """Features and measured drops of random policies."""
+    problem, generator = FakeProblem(), np.random.default_rng(seed)
+    for _ in range(count):
+        choices = tuple(
+            problem.canonical(b, random_choices(block, BOUNDS, generator)) for b, block in enumerate(problem.blocks)
+        )
+        yield network_features(problem, choices), problem.measure(choices).drop_points
+
+
+def test_features_of_a_block_are_those_of_the_network_if_all_were_treated_so() -> None:
+    problem = FakeProblem()
+    generator = np.random.default_rng(0)
+    choices = tuple(random_choices(block, BOUNDS, generator) for block in problem.blocks)
+    total = distortion_of(problem, choices)
+    whole = network_features(problem, choices)
+    assert whole.shape == (len(FEATURES),)
+    for block, decided in enumerate(choices):
+        share = problem.block_distortion(block, decided) / total
+        assert block_features(problem, block, decided, share)[0] == pytest.approx(whole[0])
+
+
+def test_cold_start_follows_the_measurements_and_stays_monotone() -> None:
+    inputs = np.zeros((6, len(FEATURES)))
+    inputs[:, 0] = np.linspace(-2, 0, 6)
+    refitted = ColdStart().refitted(inputs, 5 * 10 ** (0.8 * inputs[:, 0]))
+    assert refitted.kappa == pytest.approx(5, abs=0.5) and refitted.power == pytest.approx(0.8, abs=0.1)
+    gains = ColdStart().refitted(inputs, np.full(6, -1.0))
+    assert gains.of_distortion(1.0) > gains.of_distortion(0.1) > 0
+
+
+def test_leave_one_out_beats_the_mean_of_the_samples() -> None:
+    surrogate = Surrogate(0, 4)
+    for features, drop in sampled(16):
+        record = surrogate.observe(features, drop, surrogate.predict(features))
+    assert record["leave_one_out_error"] < 0.5 * record["mean_error"]
+    assert surrogate.in_use == (record["leave_one_out_error"] < record["cold_start_error"])
+    assert record["rank_correlation"] > 0.8
+    errors = [abs(surrogate.predict(features) - drop) for features, drop in sampled(20, seed=1)]
+    assert np.mean(errors) < 0.3
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_noise_is_not_put_to_use(seed: int) -> None:
+    surrogate, generator = Surrogate(0, 10), np.random.default_rng(seed)
+    for features, _ in sampled(10):
+        surrogate.observe(features, float(generator.normal()), None)
+    assert not surrogate.in_use
+
+
+def test_stays_cold_below_the_least_number_of_samples() -> None:
+    surrogate = Surrogate(0, 8)
+    for features, drop in sampled(7):
+        assert not surrogate.observe(features, drop, None)["in_use"]
+    assert surrogate.predict(features) == surrogate.cold_start.predict(features)
+
+
+def test_training_leaves_global_randomness_alone() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), float(torch.rand(1))
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+
+    seed()
+    expected = draw()
+    seed()
+    surrogate = Surrogate(0, 2)
+    for features, drop in sampled(3):
+        surrogate.observe(features, drop, None)
+    assert draw() == expected
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    assert rank_correlation([1, 2, 3, 4], [1, 8, 27, 64]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
+    assert rank_correlation([1, 2], [1, 2]) is None and rank_correlation([1, 1, 1], [1, 2, 3]) is None
