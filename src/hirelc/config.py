@@ -124,12 +124,13 @@ class Config:
             raise RunError(f"not a version {CONFIG_VERSION} configuration")
         parts = {"search": SearchConfig, "train": TrainConfig}
         for name, kind in parts.items():
-            values[name] = _build(kind, values.get(name, {}))
-        return _build(cls, values)
+            values[name] = kind(**_known(kind, values.get(name, {})))
+        return cls(**_known(cls, values))
 
 
-def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+def _known(kind: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """:raises RunError: a setting that this kind of configuration lacks"""
     unknown = sorted(set(values) - {f.name for f in fields(kind)})
     if unknown:
         raise RunError(f"{kind.__name__} has no setting {unknown[0]!r}")
-    return kind(**values)
+    return values

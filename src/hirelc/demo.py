@@ -36,8 +36,8 @@ class Recipe:
     augment: str | None = "as given"
 
 
-# The transformer sees too few images to profit from shifts and flips: on the bundled part, 38,400 images seen, they took
-# it from 84 % (validation) to 79 %.
+# Chosen on the bundled part's validation split, 38,400 images seen: the transformer reached 84.2 % this way, and 79.4 %
+# with shifts at a learning rate of 2.5e-3. The two changes were not tried one by one.
 RECIPES = {"residual-net": Recipe(8e-3), "vision-transformer": Recipe(4e-3, batch_size=64, augment=None)}
 
 

@@ -13,6 +13,7 @@ At two bits every symmetric format is ternary, and an E1My float is an integer g
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 from hirelc.policy import Choice, Granularity, NumberType
 
@@ -69,4 +70,4 @@ def per_channel(choice: Choice) -> bool:
 def is_integer_grid(choice: Choice) -> bool:
     """Whether the levels are consecutive integers, so that rounding finds the nearest."""
     grid = levels_of(choice)
-    return all(b - a == 1 for a, b in zip(grid, grid[1:], strict=False))
+    return all(b - a == 1 for a, b in pairwise(grid))

@@ -93,7 +93,7 @@ class Layout:
 
     def manifest(self) -> bytes:
         """The deflated JSON description that the file carries."""
-        order = {t.name: i for i, t in enumerate([*self.kernels, *self.rest])}
+        order = {name: i for i, name in enumerate([k.name for k in self.kernels] + [t.name for t in self.rest])}
         data = {
             "format": FORMAT_VERSION,
             "writer": __version__,

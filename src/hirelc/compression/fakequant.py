@@ -71,7 +71,9 @@ class Quantizer(nn.Module):
         """The kernel as it will be read back, same shape and dtype as `weight`."""
         rows = as_rows(weight.float(), self.channel_dim)
         scale = self.stored_scale()
-        values = _StraightThrough.apply(rows, scale, self.grid, self.zero_point or 0, scale.requires_grad)
+        values = _StraightThrough.apply(  # type: ignore[no-untyped-call]
+            rows, scale, self.grid, self.zero_point or 0, scale.requires_grad
+        )
         return from_rows(values, tuple(weight.shape), self.channel_dim).to(weight.dtype)
 
     def codes(self, weight: Tensor) -> Quantized:

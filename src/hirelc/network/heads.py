@@ -103,8 +103,7 @@ def attribute_proposals(
     """Sets of integer attributes that may count heads or their channels, the smallest set first."""
     paths = [name.rpartition(".")[0] for name in kernels]
     common = _common_prefix(paths)
-    counts = {coupling.units: "heads"}
-    widths = {m.width // (1 if m.starts else 1) * coupling.units for m in coupling.members}
+    widths = {m.width * coupling.units for m in coupling.members}
     heads: list[AttributeChange] = []
     channels: list[AttributeChange] = []
     grouped: list[AttributeChange] = []
@@ -116,7 +115,7 @@ def attribute_proposals(
         for attribute, value in vars(module).items():
             if isinstance(value, bool) or not isinstance(value, int) or attribute.startswith("_"):
                 continue
-            if value in counts:
+            if value == coupling.units:
                 heads.append(AttributeChange(path, attribute, 1))
             elif value in query_heads:
                 grouped.append(AttributeChange(path, attribute, value // coupling.units))

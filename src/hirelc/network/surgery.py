@@ -51,11 +51,13 @@ class _ScatterRows(nn.Module):
 
 
 class _ScatterConv(_ScatterRows):
+    spatial: int
+
     def product(self, inputs: Tensor) -> Tensor:
         return self._conv_forward(inputs, self.weight, None)  # type: ignore[no-any-return,operator]
 
     def channel_axis(self, outputs: Tensor) -> int:
-        return outputs.ndim - self.spatial - 1  # type: ignore[no-any-return,operator]
+        return outputs.ndim - self.spatial - 1
 
 
 class ScatterConv1d(_ScatterConv, nn.Conv1d):
@@ -77,6 +79,8 @@ class ScatterLinear(_ScatterRows, nn.Linear):
 
 class ScatterProjection(_ScatterRows):
     """For Hugging Face's Conv1D, whose weight is stored (in, out)."""
+
+    weight: Tensor
 
     def product(self, inputs: Tensor) -> Tensor:
         return inputs @ self.weight
