@@ -1,7 +1,8 @@
 """hirelc: joint structured pruning and mixed-precision quantization of any PyTorch network, searched by
 hierarchical reinforcement learning.
 
-    result = hirelc.compress(model, train=train_loader, val=val_loader, goal=hirelc.Goal(ratio=16, max_drop=0.5), out="runs/mine")
+    goal = hirelc.Goal(ratio=16, max_drop=0.5)
+    result = hirelc.compress(model, train=train_loader, val=val_loader, goal=goal, out="runs/mine")
     net = hirelc.load("runs/mine/model.hirelc", make_net)
 """
 

@@ -1,0 +1,108 @@
+"""The common benchmark: a network, a protocol, a goal; public API only. Prints a table row and appends it to a journal.
+
+    python benchmarks/protocol.py --bench ../shared/bench --network vit --protocol A --ratio 10.2 --seed 0
+
+Protocol A fine-tunes on 6,000 images and sees at most 240,000; protocol B on 55,000 and sees at most 1,100,000.
+The test split is read once per number, after the search. `--strategy uniform` or `random` runs a rival under the
+same budget, measure and final fine-tune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+import hirelc
+from hirelc.data import load_data
+
+PROTOCOLS = {"A": (6_000, 240_000), "B": (55_000, 1_100_000)}
+FACTORIES = {"resnet20": "ResNet20", "vit": "ViT"}
+HERE = Path(__file__).parent
+
+
+def factory_of(bench: Path, network: str):
+    spec = importlib.util.spec_from_file_location("bench_networks", bench / "networks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, FACTORIES[network])
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bench", type=Path, required=True, help="folder with networks.py and the weights")
+    parser.add_argument("--network", choices=sorted(FACTORIES), required=True)
+    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="A")
+    parser.add_argument("--ratio", type=float, required=True)
+    parser.add_argument("--max-drop", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--strategy", default="hirelc")
+    parser.add_argument("--images", type=int, help="a smaller training budget than the protocol's")
+    parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--journal", type=Path, default=HERE / "results.jsonl")
+    args = parser.parse_args()
+
+    limit, images = PROTOCOLS[args.protocol]
+    images = min(images, args.images or images)
+    factory = factory_of(args.bench, args.network)
+    network = factory()
+    network.load_state_dict(load_file(args.bench / f"{args.network}.safetensors"))
+    splits = load_data("fashion-mnist", batch_size=128, train_limit=limit, seed=args.seed)
+    config = hirelc.Config(
+        seed=args.seed,
+        search=hirelc.SearchConfig(strategy=args.strategy),
+        train=hirelc.TrainConfig(images=images, control=not args.no_control),
+    )
+    name = f"{args.network}-{args.protocol}-{args.strategy}-{args.ratio:g}x-seed{args.seed}-{time.strftime('%H%M%S')}"
+    begun = time.monotonic()
+    result = hirelc.compress(
+        network,
+        splits.train,
+        splits.validation,
+        hirelc.Goal(ratio=args.ratio, max_drop=args.max_drop),
+        args.out / name,
+        test=splits.test,
+        config=config,
+    )
+    row = {
+        "commit": commit(),
+        "network": args.network,
+        "protocol": args.protocol,
+        "strategy": args.strategy,
+        "goal_ratio": args.ratio,
+        "seed": args.seed,
+        "bytes": result.compressed.size_bytes,
+        "ratio": round(result.compressed.ratio, 2),
+        "test": result.compressed.test,
+        "test_original": result.original.test,
+        "test_control": None if result.control is None else result.control.test,
+        "loss_points": round(result.loss_points, 3),
+        "validation": result.compressed.validation,
+        "macs": result.compressed.macs,
+        "mac_ratio": round(result.original.macs / result.compressed.macs, 3),
+        "images_seen": result.images_seen,
+        "seconds": round(time.monotonic() - begun),
+        "shortfall": result.shortfall,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }
+    with args.journal.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()
