@@ -5,11 +5,9 @@
 #   make check      format, lint, types, import fences
 #
 # PYTHON=python3.12 chooses another Python, VENV=dir another place for the virtual environment.
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu gets the small CPU build of torch where pip would take the CUDA one.
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH_INDEX ?=
 DEMO_OUT ?= runs/demo
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.hirelc-installed
@@ -23,7 +21,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/make_venv
 	scripts/make_venv "$(PYTHON)" "$(VENV)"
-	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -c constraints.txt -e '.[test,dev]'
 	touch $@
 
