@@ -60,7 +60,7 @@ class TrainConfig:
     :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3
     :param distill_weight: weight of the distillation loss against the task's own loss
     :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
-    :param patience: evaluations without a better validation score before a fine-tune stops
+    :param patience: evaluations without a better validation score, late in the schedule, before a fine-tune stops
     """
 
     images: int = 240_000
@@ -70,7 +70,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     distill_weight: float = 0.7
     temperature: float = 2.0
-    evaluations: int = 8
+    evaluations: int = 12
     patience: int = 4
     precision: str = "auto"
     control: bool = True

@@ -107,7 +107,7 @@ class Trainer:
                 scores.append((seen, score))
                 if score >= best:
                     best, best_state, stale = score, _snapshot(student), 0
-                else:
+                elif schedule(step, steps) < 0.5:  # while the rate is high, scores sag and say nothing about the end
                     stale += 1
                 student.train()
                 if stale >= self.config.patience:

@@ -1,6 +1,6 @@
 """Turns results.jsonl into RESULTS.md and the README's picture.
 
-    python benchmarks/tabulate.py
+    python benchmarks/tables.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CODE_OF_PAPER = {"resnet20": (5.81, 89.97)}
 
 INTRODUCTION = """# Results
 
-Every row is one run of `benchmarks/protocol.py`, written by it to `results.jsonl` and tabulated by `tabulate.py`:
+Every row is one run of `benchmarks/protocol.py`, written by it to `results.jsonl` and tabulated by `tables.py`:
 
     python benchmarks/protocol.py --bench DIR --network {networks} --protocol A|B --ratio R --seed S [--strategy uniform]
 
