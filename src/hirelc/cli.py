@@ -1,0 +1,301 @@
+"""The command line: arguments in, words and bars out. Tables go to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hirelc.config import Config, SearchConfig, TrainConfig
+from hirelc.errors import HirelcError, RunError
+from hirelc.policy import Goal
+from hirelc.version import __version__
+
+# torch is imported inside the commands, so that `hirelc --help` answers at once
+if TYPE_CHECKING:
+    from hirelc.network.example import Example
+    from hirelc.progress import RichReporter
+
+BAD_INPUT, INTERRUPTED = 2, 130
+VERBOSE, FOLDER = "hirelc.verbose", "hirelc.folder"  # what the commands leave in the context for errors and Ctrl-C
+
+
+class _Commands(TyperGroup):
+    """Turns errors and Ctrl-C into one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HirelcError as error:
+            if ctx.meta.get(VERBOSE):
+                typer.echo(traceback.format_exc(), err=True)
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted" + _kept(ctx.meta.get(FOLDER)), err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _kept(folder: Path | None) -> str:
+    if folder is None:
+        return ""
+    from hirelc.words import kept_words
+
+    return f": {kept_words(folder)}"
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """The entry point `hirelc`."""
+    app(prog_name="hirelc")
+
+
+def _remember_verbose(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta[VERBOSE] = value
+    return value
+
+
+def _remember_folder(ctx: typer.Context, value: Path) -> Path:
+    ctx.meta[FOLDER] = value
+    return value
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"hirelc {__version__}")
+        raise typer.Exit
+
+
+Model = Annotated[str, typer.Option(help="module:factory; the factory takes no arguments and returns the network")]
+Weights = Annotated[Path | None, typer.Option(help=".safetensors file of the network's state dict")]
+DATA_HELP = "fashion-mnist[:DIR], a folder of idx files, an .npz file, python:module:function, or demo"
+Data = Annotated[str, typer.Option(help=DATA_HELP)]
+Out = Annotated[Path, typer.Option(help="a new folder for the run", callback=_remember_folder)]
+Seed = Annotated[int, typer.Option(help="root of all randomness, data splits included")]
+Device = Annotated[str, typer.Option(help="cpu or cuda")]
+Blocks = Annotated[str | None, typer.Option(help="regular expression for the module paths of the blocks; else by repetition")]
+Json = Annotated[bool, typer.Option("--json", help="for programs instead of people")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more lines; tracebacks", callback=_remember_verbose)]
+BatchSize = Annotated[int, typer.Option(help="samples in a batch")]
+GOAL, DATA, SEARCH, TRAINING = "Goal (all given limits hold together)", "Data", "Search", "Training"
+
+
+@app.callback()
+def hirelc(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="the version")] = False,
+) -> None:
+    """Makes trained PyTorch networks small: structured pruning and mixed precision, searched by hierarchical RL.
+
+    \b
+    hirelc demo                                   see it work
+    hirelc inspect --model mypkg.nets:make_net    see how your network is made
+    hirelc compress --help                        make it small
+    """
+
+
+@app.command()
+def compress(
+    model: Model,
+    data: Annotated[str, typer.Option(help=DATA_HELP, rich_help_panel=DATA)],
+    out: Out,
+    weights: Weights = None,
+    ratio: Annotated[float | None, typer.Option(help="whole fp32 file / whole compressed file", rich_help_panel=GOAL)] = None,
+    max_drop: Annotated[float | None, typer.Option(help="accuracy points lost, at most", rich_help_panel=GOAL)] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="bytes of the whole file, at most", rich_help_panel=GOAL)] = None,
+    train_limit: Annotated[int | None, typer.Option(help="only the first so many samples", rich_help_panel=DATA)] = None,
+    augment: Annotated[str, typer.Option(help="auto, none, shift or shift-flip", rich_help_panel=DATA)] = "auto",
+    cycles: Annotated[int, typer.Option(help="policies measured rigorously", rich_help_panel=SEARCH)] = SearchConfig.cycles,
+    min_keep: Annotated[
+        float, typer.Option(help="channels kept at least, from 0 to 1", rich_help_panel=SEARCH)
+    ] = SearchConfig.min_keep,
+    agent_steps: Annotated[
+        int, typer.Option(help="environment steps of each agent and cycle", rich_help_panel=SEARCH)
+    ] = SearchConfig.low_level_steps,
+    strategy: Annotated[str, typer.Option(help="hirelc, random or uniform", rich_help_panel=SEARCH)] = SearchConfig.strategy,
+    blocks: Blocks = None,
+    frame_bits: Annotated[
+        int, typer.Option(help="bits of the kernels outside any block", rich_help_panel=SEARCH)
+    ] = Config.frame_bits,
+    images: Annotated[
+        int,
+        typer.Option(help="training samples that search and final fine-tune may see together", rich_help_panel=TRAINING),
+    ] = TrainConfig.images,
+    batch_size: Annotated[int, typer.Option(help="samples in a batch", rich_help_panel=TRAINING)] = TrainConfig.batch_size,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="peak of the schedule; chosen by the network when not given", rich_help_panel=TRAINING)
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32", rich_help_panel=TRAINING)] = TrainConfig.precision,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="train the uncompressed original alike", rich_help_panel=TRAINING)
+    ] = True,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compresses a network to a goal; the file is OUT/model.hirelc.
+
+    \b
+    hirelc compress --model mypkg.nets:make_net --weights net.safetensors \\
+                    --data images.npz --ratio 16 --max-drop 0.5 --out runs/mine
+    hirelc compress ... --max-bytes 60000 --images 1000000 --cycles 6
+
+    When the goal cannot be met, the closest policy found is delivered, marked as short of the goal.
+    """
+    goal = Goal(ratio, max_drop, max_bytes)
+    search = SearchConfig(
+        cycles=cycles, low_level_steps=agent_steps, high_level_steps=agent_steps, min_keep=min_keep, strategy=strategy
+    )
+    train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
+    config = Config(seed=seed, blocks=blocks, frame_bits=frame_bits, device=device, search=search, train=train)
+
+    from hirelc.data import load_data
+    from hirelc.models import check_fits, load_network
+    from hirelc.pipeline import compress as run
+    from hirelc.words import result_words
+
+    say = _reporter(quiet, verbose)
+    network = load_network(model, weights, seed)
+    if weights is None:
+        say.line("no --weights: the network is compressed as its factory returns it")
+    splits = load_data(
+        data, batch_size=batch_size, train_limit=train_limit, augment=None if augment == "none" else augment, seed=seed
+    )
+    say.line(f"data: {splits.description}")
+    splits.check_classes(check_fits(network, splits.train, device))
+    result = run(network, splits.train, splits.validation, goal, out, test=splits.test, config=config, reporter=say)
+    typer.echo(result_words(result, _evaluate_command(result.path, model, data, weights, seed)))
+
+
+@app.command()
+def inspect(
+    model: Model,
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help=f"where an example input comes from: {DATA_HELP}")] = None,
+    input_shape: Annotated[str | None, typer.Option(help="shape of one sample, as in 3,32,32")] = None,
+    blocks: Blocks = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Shows blocks, kernels, coupled dimensions, and what will not be touched and why. Nothing is written.
+
+    \b
+    hirelc inspect --model mypkg.nets:make_net
+    hirelc inspect --model torchvision.models:resnet18 --input-shape 3,224,224
+    hirelc inspect --model mypkg.nets:make_net --blocks 'encoder\\.layer\\.[0-9]+'
+
+    The network runs once on an example input: from --data, of --input-shape, or guessed (and said so).
+    """
+    from hirelc.models import load_network
+    from hirelc.network.trace import trace
+    from hirelc.words import network_json, network_words
+
+    network = load_network(model, weights, seed)
+    example = _example(network, data, input_shape, seed)
+    spec = trace(network, example.inputs, blocks)
+    if as_json:
+        typer.echo(json.dumps(network_json(spec, model, example.origin), indent=2))
+    else:
+        typer.echo(network_words(spec, model, example.origin))
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="a .hirelc file")],
+    model: Model,
+    data: Data,
+    weights: Annotated[Path | None, typer.Option(help="also evaluate the original, with these weights")] = None,
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    batch_size: BatchSize = 256,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Reads a compressed network back from its file and measures it.
+
+    \b
+    hirelc evaluate runs/mine/model.hirelc --model mypkg.nets:make_net --data images.npz
+    """
+    from hirelc.data import load_data
+    from hirelc.evaluation import evaluate_file
+    from hirelc.words import evaluation_words
+
+    splits = load_data(data, batch_size=batch_size, seed=seed)
+    found = evaluate_file(file, model, splits, split, weights=weights, seed=seed, device=device)
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else evaluation_words(found))
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    data: Annotated[str | None, typer.Option(help=f"Fashion-MNIST if installed, else a bundled part; or {DATA_HELP}")] = None,
+    ratio: Annotated[float, typer.Option(help="whole fp32 file / whole compressed file")] = 12.0,
+    minutes: Annotated[float, typer.Option(help="about how long it may take on two cores")] = 12.0,
+    only: Annotated[list[str] | None, typer.Option(help="residual-net or vision-transformer; else both")] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Trains two small networks on images of clothes, and compresses them. Needs no download.
+
+    \b
+    hirelc demo
+    hirelc demo --only residual-net --ratio 20 --out runs/demo20
+    hirelc demo --data fashion-mnist:DIR       with the four idx files of Fashion-MNIST in DIR
+    """
+    from hirelc.demo import DEMO_NETWORKS, DemoBudget, run_demo
+    from hirelc.words import result_words
+
+    say = _reporter(quiet, verbose)
+    runs = run_demo(
+        out,
+        data=data,
+        goal=Goal(ratio=ratio),
+        budget=DemoBudget.for_minutes(minutes),
+        names=only or DEMO_NETWORKS,
+        seed=seed,
+        reporter=say,
+    )
+    for run in runs:
+        following = _evaluate_command(run.result.path, run.model, run.data, run.weights, seed)
+        typer.echo(f"\n{run.name} (original in {run.weights})\n\n{result_words(run.result, following)}")
+
+
+def _reporter(quiet: bool, verbose: bool) -> RichReporter:
+    from hirelc.progress import RichReporter
+
+    return RichReporter("verbose" if verbose else "quiet" if quiet else "normal")
+
+
+def _example(network: Any, data: str | None, input_shape: str | None, seed: int) -> Example:
+    from hirelc.data import first_samples, load_data
+    from hirelc.network.example import Example, example_of_shape, guess_example
+
+    if input_shape is not None:
+        return example_of_shape(network, _shape(input_shape))
+    if data is not None:
+        return Example(first_samples(load_data(data, seed=seed).train, 2)[0], f"two samples of {data}")
+    return guess_example(network)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.replace("x", ",").replace(" ", "").strip("(),").split(",")
+    if not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise RunError(f"--input-shape {text!r}: give whole numbers with commas between them, as in 3,32,32")
+    return tuple(map(int, sizes))
+
+
+def _evaluate_command(path: Path, model: str, data: str, weights: Path | None, seed: int) -> str:
+    parts = ["hirelc", "evaluate", str(path), "--model", model, "--data", data]
+    parts += [] if weights is None else ["--weights", str(weights)]
+    return shlex.join(parts + ([] if seed == 0 else ["--seed", str(seed)]))

@@ -1,0 +1,94 @@
+"""The accuracy of a .hirelc file on a split, beside that of the original."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hirelc.artifact.load import load
+from hirelc.data import Splits
+from hirelc.errors import DataError, FormatError, RunError
+from hirelc.measure.evaluate import accuracy
+from hirelc.models import check_fits, find_factory, load_weights
+from hirelc.network.trace import original_bytes
+from hirelc.task import CLASSIFICATION
+
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    :param size_bytes: of the whole .hirelc file
+    :param original_bytes: of the fp32 safetensors file of the original
+    :param accuracy: of the network read back from the file, in percent
+    :param original: accuracy of the original on the same split; None when its weights were not given
+    """
+
+    file: str
+    split: str
+    samples: int
+    size_bytes: int
+    original_bytes: int
+    accuracy: float
+    original: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        return self.original_bytes / self.size_bytes
+
+    @property
+    def drop_points(self) -> float | None:
+        return None if self.original is None else self.original - self.accuracy
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": self.ratio, "drop_points": self.drop_points}
+
+
+def evaluate_file(
+    file: Path,
+    model: str,
+    splits: Splits,
+    split: str = "test",
+    *,
+    weights: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Evaluation:
+    """Reads a network back from its file and measures it.
+
+    :param model: module:factory of the original
+    :param split: "test" or "validation"
+    :param weights: of the original, to measure that too
+    :raises HirelcError: the file, the network and the data do not fit together, or there is no such split
+    """
+    if split not in SPLITS:
+        raise RunError(f"unknown split {split!r}: use {' or '.join(SPLITS)}")
+    data = splits.validation if split == "validation" else splits.test
+    if data is None:
+        raise DataError(f"{splits.description}: there is no test split: use --split validation")
+    if splits.test is not None:
+        splits.test.unseal()
+    factory = find_factory(model, seed)
+    try:
+        compressed = load(file, factory)
+    except FormatError as error:
+        raise FormatError(f"{file}: {error}".replace(f"{file}: {file}", str(file))) from error
+    splits.check_classes(check_fits(compressed, splits.validation, device))
+    original = factory().eval()
+    score = None
+    if weights is not None:
+        load_weights(original, weights)
+        check_fits(original, splits.validation, device)
+        score = accuracy(original, data, CLASSIFICATION, device=device)
+    return Evaluation(
+        file=str(file),
+        split=split,
+        samples=data.samples,
+        size_bytes=file.stat().st_size,
+        original_bytes=original_bytes(original),
+        accuracy=accuracy(compressed, data, CLASSIFICATION, device=device),
+        original=score,
+    )

@@ -1,0 +1,203 @@
+"""A network from `module:factory`, its weights from a safetensors file, and whether it fits its data.
+
+Weights are never read from a pickle: a pickle runs code when it is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hirelc.batches import Batches, first_samples
+from hirelc.errors import DataError, NetworkError, RunError
+from hirelc.network.calling import call, logits_of, to_device
+from hirelc.seeds import stream_seed
+
+SHOWN_NAMES = 5
+PREFIXES = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
+COUNTERS = "num_batches_tracked"  # of BatchNorm; nothing depends on them here
+
+
+def find_factory(spec: str, seed: int = 0) -> Callable[[], nn.Module]:
+    """What `module:attribute` names, as a function that builds the network anew at each call.
+
+    :param spec: the attribute is a function or class called without arguments, or a module; the current folder is searched too
+    :param seed: the random initial weights are a function of it
+    :raises NetworkError: it does not import, is not there, or (when called) fails or does not return an nn.Module
+    """
+    with _seeded(seed):
+        maker = _attribute(spec)
+    if not isinstance(maker, nn.Module) and not callable(maker):
+        raise NetworkError(f"{spec}: {type(maker).__name__} cannot be called: name a function that returns the network")
+
+    def make() -> nn.Module:
+        with _seeded(seed):
+            network = _made(spec, maker)
+        if not isinstance(network, nn.Module):
+            raise NetworkError(f"{spec} returns {type(network).__name__}, not a torch.nn.Module: the factory must return it")
+        return network
+
+    return make
+
+
+def load_network(spec: str, weights: str | os.PathLike[str] | None = None, seed: int = 0) -> nn.Module:
+    """A network in eval mode.
+
+    :param spec: see `find_factory`
+    :param weights: a safetensors file of its state dict; None keeps the weights that the factory gives
+    :raises NetworkError: with the cause and the fix
+    """
+    network = find_factory(spec, seed)()
+    if weights is not None:
+        load_weights(network, weights)
+    return network.eval()
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Copies the tensors of a safetensors file into a network, which must have the same names and shapes.
+
+    A name may be missing where another name holds the same tensor (tied weights), and so may BatchNorm's counters.
+
+    :raises NetworkError: no such file, a pickle, a damaged file, names or shapes that differ, values that are not finite
+    """
+    stored = _read_weights(Path(path))
+    state = network.state_dict()
+    missing = [n for n in state if n not in stored and not n.endswith(COUNTERS) and not _tied_to(state, n, stored)]
+    unexpected = [name for name in stored if name not in state and not name.endswith(COUNTERS)]
+    shapes = [
+        f"{n} {tuple(stored[n].shape)} in the file, {tuple(tensor.shape)} in the network"
+        for n, tensor in state.items()
+        if n in stored and stored[n].shape != tensor.shape
+    ]
+    parts = [
+        f"{title} ({len(names)}): {_shortened(names)}"
+        for title, names in (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
+        if names
+    ]
+    if parts:
+        raise NetworkError(f"{path}: the weights do not fit the network: {'; '.join(parts)}{_prefix_hint(stored, state)}")
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    unsound = [n for n, t in stored.items() if n in parameters and not bool(torch.isfinite(t).all())]
+    if unsound:
+        raise NetworkError(f"{path}: NaN or infinite weights ({len(unsound)} tensors): {_shortened(unsound)}")
+    network.load_state_dict({n: t for n, t in stored.items() if n in state}, strict=False)
+
+
+def check_fits(network: nn.Module, data: Batches, device: str = "cpu") -> int:
+    """Runs the network on two samples; returns how many classes it tells apart.
+
+    :raises DataError: the forward pass fails on the data
+    :raises RunError: the device cannot be used
+    """
+    inputs, _ = first_samples(data, 2)
+    place(network, device).eval()
+    try:
+        with torch.no_grad():
+            outputs = logits_of(call(network, to_device(inputs, device)))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise DataError(
+            f"the network fails on samples of shape {_shapes(inputs)}: {error}: do data and network fit?"
+        ) from error
+    return int(outputs.shape[-1])
+
+
+def place(network: nn.Module, device: str) -> nn.Module:
+    """The network, moved to a device.
+
+    :raises RunError: there is no such device, or it cannot be used
+    """
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"the device {device!r} cannot be used: {error}: give --device cpu") from error
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's randomness by the seed inside, and as if nothing had been drawn outside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(seed, "factory"))
+        yield
+
+
+def _attribute(spec: str) -> object:
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not module_name or not attribute:
+        raise NetworkError(f"{spec!r} is no module:factory: give for instance mypkg.nets:make_net")
+    if module_name.endswith(".py") or os.sep in module_name:
+        dotted = module_name.removesuffix(".py").strip("./").replace(os.sep, ".")
+        raise NetworkError(f"{spec!r} names a file: give the module, as Python imports it: {dotted}:{attribute}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: object = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # the module's own code runs here: it may raise anything
+        raise NetworkError(f"{spec}: {module_name} does not import: {type(error).__name__}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, [name for name in vars(found) if not name.startswith("_")], n=3)
+            meant = f"; did you mean {' or '.join(close)}?" if close else ": name a function of it that returns the network"
+            raise NetworkError(f"{spec}: {module_name} has no {part!r}{meant}")
+        found = getattr(found, part)
+    return found
+
+
+def _made(spec: str, maker: Any) -> object:
+    if isinstance(maker, nn.Module):
+        return copy.deepcopy(maker)
+    try:
+        return maker()
+    except (Exception, SystemExit) as error:  # the user's own code runs here: it may raise anything
+        raise NetworkError(f"{spec} fails when called without arguments: {type(error).__name__}: {error}") from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise NetworkError(f"{path}: no such file: give the network's weights as a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise NetworkError(
+            f"{path}: weights are read from .safetensors files only, for a pickle (.pt, .pth, .bin) runs code when it is "
+            "opened; convert it where you trust it: safetensors.torch.save_file(net.state_dict(), 'net.safetensors')"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise NetworkError(f"{path}: not a readable safetensors file: {error}: save it again") from error
+
+
+def _tied_to(state: Mapping[str, Tensor], name: str, stored: Mapping[str, Tensor]) -> bool:
+    """Whether the file holds this tensor under another of its names."""
+    tensor = state[name]
+    key = (tensor.data_ptr(), tensor.shape)
+    return tensor.numel() > 0 and any((t.data_ptr(), t.shape) == key and other in stored for other, t in state.items())
+
+
+def _prefix_hint(stored: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in stored) and any(name.removeprefix(prefix) in state for name in stored):
+            return f"; every name in the file begins with {prefix!r}: save the state dict of the network inside that wrapper"
+    return ""
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shapes(inputs: Any) -> str:
+    if isinstance(inputs, Tensor):
+        return str(tuple(inputs.shape[1:]))
+    pairs = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+    return ", ".join(f"{key}: {tuple(value.shape[1:])}" for key, value in pairs)
