@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hirelc.data import Request, Splits, make_splits
-from hirelc.demo import DEMO_NETWORKS, accuracy, train_baseline
+from hirelc.demo import DEMO_NETWORKS, train_baseline
+from hirelc.measure.evaluate import accuracy
+from hirelc.task import CLASSIFICATION
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_training_learns_repeats_and_is_kept(factory: Callable[[], nn.Module], h
     before = torch.get_rng_state()
     network = train_baseline(factory, halves, seed=1, images=16 * 60, cache=cache)
     assert torch.equal(torch.get_rng_state(), before)
-    assert not network.training and accuracy(network, halves.validation) > 90
+    assert not network.training and accuracy(network, halves.validation, CLASSIFICATION) > 90
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in network.state_dict().values())
     again = train_baseline(factory, halves, seed=1, images=16 * 60)
     kept = load_file(cache)

@@ -158,7 +158,7 @@ def compress(
     config = Config(seed=seed, blocks=blocks, frame_bits=frame_bits, device=device, search=search, train=train)
 
     from hirelc.data import load_data
-    from hirelc.models import check_fits, load_network
+    from hirelc.models import load_network
     from hirelc.pipeline import compress as run
     from hirelc.words import result_words
 
@@ -170,7 +170,6 @@ def compress(
         data, batch_size=batch_size, train_limit=train_limit, augment=None if augment == "none" else augment, seed=seed
     )
     say.line(f"data: {splits.description}")
-    splits.check_classes(check_fits(network, splits.train, device))
     result = run(network, splits.train, splits.validation, goal, out, test=splits.test, config=config, reporter=say)
     typer.echo(result_words(result, _evaluate_command(result.path, model, data, weights, seed)))
 

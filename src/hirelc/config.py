@@ -77,6 +77,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "images", "batch_size", "temperature", "evaluations", "patience")
+        if self.learning_rate is not None:
+            _positive(self, "learning_rate")
         if not 0 < self.search_share < 1:
             raise RunError(f"TrainConfig.search_share must be between 0 and 1, not {self.search_share}")
         if not 0 <= self.distill_weight <= 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hirelc.batches import Batches, TensorBatches
 from hirelc.config import Config, SearchConfig, TrainConfig
 from hirelc.data import Splits, find_fashion_mnist, load_data
 from hirelc.demo_networks import residual_net, vision_transformer
 from hirelc.errors import RunError
+from hirelc.measure.evaluate import native_precision, running
 from hirelc.pipeline import compress
 from hirelc.policy import Goal
 from hirelc.progress import Reporter, Silent
@@ -197,17 +196,6 @@ def _by_recipe(data: Batches, recipe: Recipe) -> Batches:
     return TensorBatches(data.x, data.y, min(recipe.batch_size, data.batch_size), augment, data.normalise)
 
 
-def accuracy(network: nn.Module, batches: Batches) -> float:
-    """Percent of the samples whose largest logit is at the label; fp32."""
-    network.eval()
-    right = total = 0
-    with torch.inference_mode():
-        for inputs, targets in batches.epoch(0, training=False):
-            right += int((network(inputs).argmax(1) == targets).sum())
-            total += len(targets)
-    return 100 * right / total
-
-
 def _train(network: nn.Module, data: Batches, images: int, peak: float, seed: int, progress: Reporter, title: str) -> None:
     convolutional = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     network.train()
@@ -219,8 +207,7 @@ def _train(network: nn.Module, data: Batches, images: int, peak: float, seed: in
     steps = max(2, images // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.25)
     step = epoch = 0
-    with progress.stage(title, total=steps) as stage, ExitStack() as fast:
-        fast.enter_context(_fast_attention())
+    with progress.stage(title, total=steps) as stage:
         while step < steps:
             for inputs, targets in data.epoch(stream_seed(seed, epoch), training=True):
                 loss = _step(network, inputs, targets, convolutional)  # type: ignore[arg-type]
@@ -242,7 +229,7 @@ def _train(network: nn.Module, data: Batches, images: int, peak: float, seed: in
 def _step(network: nn.Module, inputs: Tensor, targets: Tensor, convolutional: bool) -> Tensor:
     if convolutional:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    with _low_precision():
+    with running(native_precision("auto", "cpu"), "cpu"):
         logits = network(inputs)
     return F.cross_entropy(logits.float(), targets, label_smoothing=0.1)
 
@@ -252,18 +239,6 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     weights = [tensor for tensor in network.parameters() if tensor.dim() >= 2]
     others = [tensor for tensor in network.parameters() if tensor.dim() < 2]
     return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-
-
-def _low_precision() -> AbstractContextManager[object]:
-    """bf16 arithmetic where this CPU multiplies it natively; the weights stay fp32."""
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()
-
-
-def _fast_attention() -> AbstractContextManager[object]:
-    # On a CPU the flash kernel's backward pass in bf16 is slower than the plain one.
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def _restore(network: nn.Module, path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hirelc.artifact.load import load
 from hirelc.data import Splits
-from hirelc.errors import DataError, FormatError, RunError
+from hirelc.errors import DataError, RunError
 from hirelc.measure.evaluate import accuracy
 from hirelc.models import check_fits, find_factory, load_weights
 from hirelc.network.trace import original_bytes
@@ -72,10 +72,7 @@ def evaluate_file(
     if splits.test is not None:
         splits.test.unseal()
     factory = find_factory(model, seed)
-    try:
-        compressed = load(file, factory)
-    except FormatError as error:
-        raise FormatError(f"{file}: {error}".replace(f"{file}: {file}", str(file))) from error
+    compressed = load(file, factory)
     splits.check_classes(check_fits(compressed, splits.validation, device))
     original = factory().eval()
     score = None

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from hirelc import cost
@@ -27,8 +26,9 @@ from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Trainer
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
-from hirelc.network.calling import call, logits_of, to_device
-from hirelc.network.spec import NetworkSpec
+from hirelc.models import check_fits, place
+from hirelc.network.calling import to_device
+from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.trace import check_module, trace
 from hirelc.policy import Goal, Measurement
 from hirelc.progress import Reporter, RichReporter, Stage
@@ -37,10 +37,11 @@ from hirelc.search.archive import Archive
 from hirelc.search.baselines import make_search
 from hirelc.search.problem import Proposal
 from hirelc.seeds import stream_seed
-from hirelc.store import RunDirectory, environment
+from hirelc.store import RunDirectory, check_unused, environment
 from hirelc.task import CLASSIFICATION, Task
 
 MODEL_FILE = "model.hirelc"
+CHECKED_SAMPLES = 4096  # of each split, before the run starts
 
 
 def compress(
@@ -68,18 +69,27 @@ def compress(
     """
     check_module(model)
     config = config or Config()
-    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test))
+    say = reporter or RichReporter()
     batch = config.train.batch_size
+    splits = as_batches(train, batch), as_batches(val, batch)
+    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch))
+    # all that can be wrong with the input is found before a folder is made: a second try may use the same name
+    check_unused(out)
+    _images_per_measurement(config, splits[0])
+    original = _prepared(model, config.device)
+    spec = trace(original, first_samples(splits[0], 2)[0], config.blocks)
+    _check_data(original, *splits, config.device)
     run = _Run(
-        model=_prepared(model, config.device),
-        train=as_batches(train, batch),
-        validation=as_batches(val, batch),
+        model=original,
+        spec=spec,
+        train=splits[0],
+        validation=splits[1],
         test=sealed,
         goal=goal,
         config=config,
         task=task,
         directory=RunDirectory.create(out),
-        say=reporter or RichReporter(),
+        say=say,
     )
     try:
         return run.execute()
@@ -90,11 +100,35 @@ def compress(
 
 def _prepared(model: nn.Module, device: str) -> nn.Module:
     """A float32 copy in eval mode, on the device; a compiled module is unwrapped."""
-    model = getattr(model, "_orig_mod", model)
-    try:
-        return copy.deepcopy(model).float().to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise RunError(f"the device {device!r} cannot be used: {error}") from error
+    return place(copy.deepcopy(getattr(model, "_orig_mod", model)).float(), device).eval()
+
+
+def _check_data(model: nn.Module, train: Batches, validation: Batches, device: str) -> None:
+    """:raises DataError: the network does not take these inputs, or a label is out of its range"""
+    for split, where in ((train, "the fine-tuning split"), (validation, "the search-validation split")):
+        outputs = check_fits(model, split, device)
+        labels = look_through(split, where, limit=CHECKED_SAMPLES)
+        if labels > outputs:
+            raise DataError(f"{where}: label {labels - 1} is out of range for a network with {outputs} outputs")
+
+
+def _fisher_samples(config: Config, train: Batches) -> int:
+    return min(config.fisher_samples, train.samples)
+
+
+def _images_per_measurement(config: Config, train: Batches) -> int:
+    """How many training samples each fine-tune of the search may see.
+
+    :raises RunError: less than a batch
+    """
+    measured = config.search.cycles + 1  # the first cycle measures the reference as well
+    each = int(config.train.images * config.train.search_share - _fisher_samples(config, train)) // measured
+    if each < config.train.batch_size:
+        raise RunError(
+            f"a training budget of {config.train.images} images leaves {max(each, 0)} for each of {measured} measurements, "
+            f"less than one batch of {config.train.batch_size}: raise --images or lower --cycles"
+        )
+    return each
 
 
 @dataclass
@@ -102,6 +136,7 @@ class _Run:
     """One run, start to end."""
 
     model: nn.Module
+    spec: NetworkSpec
     train: Batches
     validation: Batches
     test: Sealed | None
@@ -115,22 +150,21 @@ class _Run:
         self.directory.write_json("config.json", self.config)
         self.directory.write_json("environment.json", environment())
         self.directory.journal("start", goal=self.goal, seed=self.config.seed, train=self.train.samples)
-        spec = self._trace()
+        self._describe()
         baseline = self._baseline()
-        sensitivity = self._sensitivity(spec)
-        importance = self._importance(spec, sensitivity)
-        bench = Bench(self.model, spec, self._trainer(), importance, sensitivity.fisher, baseline, sensitivity.samples)
-        landscape = self._landscape(spec, sensitivity, importance)
+        sensitivity = self._sensitivity()
+        importance = self._importance(sensitivity)
+        bench = Bench(self.model, self.spec, self._trainer(), importance, sensitivity.fisher, baseline, sensitivity.samples)
+        landscape = self._landscape(sensitivity, importance)
         archive, measurements, search_seconds = self._search(bench, landscape)
-        pick = archive.pick(self.goal, spec.original_bytes)
+        pick = archive.pick(self.goal, self.spec.original_bytes)
         self.directory.journal("pick", policy=pick.entry.policy.digest, measurement=pick.entry.measurement)
         return self._finish(bench, pick.entry.payload, baseline, measurements, search_seconds)
 
     # -- what the network and the data are ------------------------------------------------------------------
 
-    def _trace(self) -> NetworkSpec:
-        inputs, _ = first_samples(self.train, 2)
-        spec = trace(self.model, inputs, self.config.blocks)
+    def _describe(self) -> None:
+        spec = self.spec
         for note in spec.notes:
             self.say.detail(note)
         self.directory.journal(
@@ -141,36 +175,25 @@ class _Run:
             original_bytes=spec.original_bytes,
             notes=spec.notes,
         )
-        coupled = sum(k.pruning.value == "coupled" for k in spec.kernels)
+        coupled = sum(k.pruning is Pruning.COUPLED for k in spec.kernels)
         self.say.line(
             f"network: {spec.parameters:,} parameters, {len(spec.kernels)} kernels in {len(spec.blocks)} blocks and a frame "
             f"of {len(spec.frame)}; {coupled} kernels lose channels on both sides; fp32 file {spec.original_bytes:,} bytes"
         )
-        return spec
 
     def _baseline(self) -> float:
-        inputs, _ = first_samples(self.validation, 2)
-        try:
-            with torch.inference_mode():
-                outputs = logits_of(call(self.model, to_device(inputs, self.config.device)))
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise DataError(f"the network fails on the validation data: {error}: do the shapes fit?") from error
-        for split, where in ((self.train, "train"), (self.validation, "validation")):
-            labels = look_through(split, f"the {where} split", limit=4096)
-            if labels > outputs.shape[-1]:
-                raise DataError(f"the {where} split: label {labels - 1} is out of range for {outputs.shape[-1]} outputs")
         with self.say.stage("measuring the original"):
             baseline = accuracy(self.model, self.validation, self.task, device=self.config.device)
         self.directory.journal("baseline", accuracy=baseline, split="search-validation", samples=self.validation.samples)
         self.say.line(f"original: {baseline:.2f} % {self.task.name} on the search-validation split")
         return baseline
 
-    def _sensitivity(self, spec: NetworkSpec) -> Sensitivity:
-        samples = min(self.config.fisher_samples, self.train.samples)
+    def _sensitivity(self) -> Sensitivity:
+        samples = _fisher_samples(self.config, self.train)
         with self.say.stage("Fisher sensitivity", samples) as stage:
             found = fisher_sensitivity(
                 self.model,
-                spec,
+                self.spec,
                 self.train,
                 self.task,
                 samples,
@@ -178,32 +201,32 @@ class _Run:
                 device=self.config.device,
                 progress=lambda _done: stage.advance(),
             )
-        blocks = {b.name: value for b, value in zip(spec.blocks, found.blocks, strict=True)}
+        blocks = {b.name: value for b, value in zip(self.spec.blocks, found.blocks, strict=True)}
         self.directory.journal("sensitivity", samples=found.samples, kernels=found.kernels, blocks=blocks)
         return found
 
-    def _importance(self, spec: NetworkSpec, sensitivity: Sensitivity) -> dict[str, Tensor]:
+    def _importance(self, sensitivity: Sensitivity) -> dict[str, Tensor]:
         weights = dict(self.model.named_parameters())
-        squared = {k.name: weights[k.name].detach().float().square() for k in spec.kernels}
+        squared = {k.name: weights[k.name].detach().float().square() for k in self.spec.kernels}
         if self.config.importance == "magnitude":
             return squared
         # a floor, so that rows whose gradients vanish on a few hundred samples still rank by magnitude
         return {n: w * (sensitivity.fisher[n] + 1e-3 * sensitivity.fisher[n].mean()) for n, w in squared.items()}
 
-    def _landscape(self, spec: NetworkSpec, sensitivity: Sensitivity, importance: dict[str, Tensor]) -> Landscape:
+    def _landscape(self, sensitivity: Sensitivity, importance: dict[str, Tensor]) -> Landscape:
         inputs, _ = first_samples(self.train, self.config.calibration_samples)
-        kernels = sum(k.block is not None for k in spec.kernels)
+        kernels = sum(k.block is not None for k in self.spec.kernels)
         with self.say.stage("logit proxy", kernels) as stage:
             proxy = LogitProxy(
                 self.model,
-                spec,
+                self.spec,
                 to_device(inputs, self.config.device),
                 importance,
                 sensitivity.fisher,
                 progress=lambda: stage.advance(),
             )
         self.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=self.config.calibration_samples)
-        return Landscape(spec, sensitivity, proxy, self.config.frame_bits)
+        return Landscape(self.spec, sensitivity, proxy, self.config.frame_bits)
 
     def _trainer(self) -> Trainer:
         c = self.config
@@ -216,7 +239,7 @@ class _Run:
         settings = self.config.search
         archive: Archive[Candidate] = Archive()
         measurements: list[Measurement] = []
-        images = self._images_per_measurement(bench)
+        images = _images_per_measurement(self.config, self.train)
         follower = _Follower()
         with self.say.stage("preparing the search"):
             search = make_search(landscape, self.goal, settings, self.config.seed, follower)
@@ -246,17 +269,6 @@ class _Run:
                 + next((m.failure for m in measurements if m.failure), "the search proposed nothing")
             )
         return archive, measurements, time.monotonic() - begun
-
-    def _images_per_measurement(self, bench: Bench) -> int:
-        train = self.config.train
-        measured = self.config.search.cycles + 1
-        each = int(train.images * train.search_share - bench.images_seen) // measured
-        if each < train.batch_size:
-            raise RunError(
-                f"a training budget of {train.images} images leaves {max(each, 0)} for each of {measured} measurements, "
-                f"less than one batch of {train.batch_size}: raise --images or lower --cycles"
-            )
-        return each
 
     def _measure(self, bench: Bench, proposal: Proposal, images: int, index: int) -> tuple[Measurement, Candidate | None]:
         with self.say.stage(f"measuring candidate {index + 1}", images) as stage:

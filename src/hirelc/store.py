@@ -42,13 +42,10 @@ class RunDirectory:
         :raises RunError: it holds a run already, or cannot be written
         """
         folder = Path(path)
+        check_unused(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / JOURNAL).touch(exist_ok=False)
-        except FileExistsError:
-            if folder.is_dir():
-                raise RunError(f"{folder} already holds a run: choose another folder with --out, or remove it") from None
-            raise RunError(f"{folder} is a file: choose a folder with --out") from None
         except OSError as error:
             raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --out") from error
         return cls(folder, 0)
@@ -93,6 +90,15 @@ class RunDirectory:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, data)
         return path
+
+
+def check_unused(path: str | os.PathLike[str]) -> None:
+    """:raises RunError: the folder holds a run already, or is a file"""
+    folder = Path(path)
+    if (folder / JOURNAL).exists():
+        raise RunError(f"{folder} already holds a run: choose another folder with --out, or remove it")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file: choose a folder with --out")
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:

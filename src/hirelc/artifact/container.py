@@ -105,12 +105,15 @@ def read(source: Path | bytes) -> Contents:
 
     :raises FormatError: whatever is wrong with it
     """
+    if isinstance(source, Path):
+        try:
+            return read(source.read_bytes())
+        except OSError as error:
+            raise FormatError(f"{source}: cannot be read: {error.strerror}") from None
+        except FormatError as error:
+            raise FormatError(f"{source}: {error}") from error
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
-    except OSError as error:
-        raise FormatError(f"{source!s}: cannot be read: {error.strerror}") from None
-    try:
-        arrays = safetensors.numpy.load(data)
+        arrays = safetensors.numpy.load(source)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"not a .hirelc file: {error}") from None
     if "manifest" not in arrays or "digest" not in arrays:

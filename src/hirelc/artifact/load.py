@@ -30,7 +30,10 @@ def load(path: str | Path | bytes, factory: Callable[[], nn.Module]) -> nn.Modul
     contents = read(path if isinstance(path, bytes) else Path(path))
     network = factory()
     check_module(network)
-    return build(contents, network)
+    try:
+        return build(contents, network)
+    except FormatError as error:
+        raise FormatError(str(error) if isinstance(path, bytes) else f"{path}: {error}") from error
 
 
 def build(contents: Contents, network: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hirelc.batches import map_inputs
 from hirelc.errors import NetworkError
 
 
@@ -49,13 +50,7 @@ def logits_of(outputs: Any) -> Tensor:
 
 def to_device(inputs: Any, device: torch.device | str) -> Any:
     """Moves every tensor of the inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device, non_blocking=True)
-    if isinstance(inputs, Mapping):
-        return {key: to_device(value, device) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(to_device(value, device) for value in inputs)
-    return inputs
+    return map_inputs(inputs, lambda tensor: tensor.to(device))
 
 
 def first_tensor(inputs: Any) -> Tensor:
@@ -69,10 +64,4 @@ def first_tensor(inputs: Any) -> Tensor:
 
 def head(inputs: Any, count: int) -> Any:
     """The first `count` samples of a batch of inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs[:count] if inputs.ndim else inputs
-    if isinstance(inputs, Mapping):
-        return {key: head(value, count) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(head(value, count) for value in inputs)
-    return inputs
+    return map_inputs(inputs, lambda tensor: tensor[:count])
