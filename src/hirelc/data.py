@@ -35,7 +35,7 @@ from hirelc.batches import (
     first_samples,
     map_inputs,
 )
-from hirelc.data_checks import check_inputs, check_labels, checked_pair, look_through
+from hirelc.data_checks import check_classes, check_inputs, check_labels, checked_pair, look_through
 from hirelc.errors import DataError
 from hirelc.idx import find_idx_files, read_idx
 from hirelc.seeds import stream_seed
@@ -85,11 +85,7 @@ class Splits:
 
     def check_classes(self, outputs: int) -> None:
         """:raises DataError: the labels do not fit a network with that many outputs"""
-        if self.classes > outputs:
-            raise DataError(
-                f"{self.description}: labels run up to {self.classes - 1}, but the network has {outputs} outputs "
-                f"(labels 0 to {outputs - 1}): give data or a network with the same classes"
-            )
+        check_classes(self.classes, outputs, self.description)
 
 
 @dataclass(frozen=True)

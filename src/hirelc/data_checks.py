@@ -31,6 +31,15 @@ def check_labels(labels: Tensor, classes: int | None, where: str) -> Tensor:
     return labels
 
 
+def check_classes(classes: int, outputs: int, where: str) -> None:
+    """:raises DataError: labels 0 to classes - 1 do not fit a network with that many outputs"""
+    if classes > outputs:
+        raise DataError(
+            f"{where}: labels run up to {classes - 1}, but the network has {outputs} outputs "
+            f"(labels 0 to {outputs - 1}): give data or a network with the same classes"
+        )
+
+
 def check_inputs(inputs: Inputs, where: str) -> None:
     """:raises DataError: NaN or infinite values"""
 

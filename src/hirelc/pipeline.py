@@ -19,8 +19,8 @@ from hirelc.artifact.load import build
 from hirelc.batches import Batches, Sealed, as_batches, first_samples
 from hirelc.candidates import Bench, Candidate
 from hirelc.config import Config
-from hirelc.data_checks import look_through
-from hirelc.errors import DataError, RunError
+from hirelc.data_checks import check_classes, look_through
+from hirelc.errors import RunError
 from hirelc.landscape import Landscape
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Trainer
@@ -77,8 +77,8 @@ def compress(
     check_unused(out)
     _images_per_measurement(config, splits[0])
     original = _prepared(model, config.device)
-    spec = trace(original, first_samples(splits[0], 2)[0], config.blocks)
     _check_data(original, *splits, config.device)
+    spec = trace(original, first_samples(splits[0], 2)[0], config.blocks)
     run = _Run(
         model=original,
         spec=spec,
@@ -107,9 +107,7 @@ def _check_data(model: nn.Module, train: Batches, validation: Batches, device: s
     """:raises DataError: the network does not take these inputs, or a label is out of its range"""
     for split, where in ((train, "the fine-tuning split"), (validation, "the search-validation split")):
         outputs = check_fits(model, split, device)
-        labels = look_through(split, where, limit=CHECKED_SAMPLES)
-        if labels > outputs:
-            raise DataError(f"{where}: label {labels - 1} is out of range for a network with {outputs} outputs")
+        check_classes(look_through(split, where, limit=CHECKED_SAMPLES), outputs, where)
 
 
 def _fisher_samples(config: Config, train: Batches) -> int:

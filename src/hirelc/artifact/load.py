@@ -41,6 +41,7 @@ def build(contents: Contents, network: nn.Module) -> nn.Module:
     layout = contents.layout
     spec = _spec(layout, network)
     _check_state(layout, network)
+    _check_couplings(layout, network)
     try:
         smaller = slim(network.cpu().float(), spec, contents.kept)
     except (IndexError, RuntimeError, AttributeError, KeyError) as error:
@@ -84,6 +85,16 @@ def _check_state(layout: Layout, network: nn.Module) -> None:
             f"the factory builds another network than the file's: the file has no tensor {extra[0]!r}"
             + (f" (and {len(extra) - 1} more)" if len(extra) > 1 else "")
         )
+
+
+def _check_couplings(layout: Layout, network: nn.Module) -> None:
+    """Before anything of their size is allocated."""
+    state = dict(network.named_parameters()) | dict(network.named_buffers())
+    for coupling in (stored.coupling for stored in layout.couplings):
+        for m in coupling.members:
+            shape = state[m.tensor].shape if m.tensor in state else ()
+            if m.dim >= len(shape) or not m.starts or max(m.starts) + coupling.units * m.width > shape[m.dim]:
+                raise FormatError(f"{m.tensor}: the file's pruning does not fit this tensor of the factory's network")
 
 
 def _spec(layout: Layout, network: nn.Module) -> NetworkSpec:

@@ -30,7 +30,7 @@ def parse_manifest(data: bytes) -> Layout:
     except (zlib.error, ValueError, RecursionError) as error:
         raise FormatError(f"the manifest cannot be read: {error}") from None
     version = fields.get("format") if isinstance(fields, dict) else None
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise FormatError(f"the file has format {version!r}; this hirelc reads format {FORMAT_VERSION}")
     try:
         return _layout(fields)
@@ -49,8 +49,8 @@ def _layout(fields: dict[str, Any]) -> Layout:
     return Layout(kernels, rest, couplings, rows)
 
 
-def _shape(values: Any) -> tuple[int, ...]:
-    shape = tuple(_count(v) for v in values)
+def _shape(values: Any, least: int = 0) -> tuple[int, ...]:
+    shape = tuple(_count(v, least) for v in values)
     total = 1
     for n in shape:
         total *= n
@@ -73,7 +73,7 @@ def _text(value: Any) -> str:
 
 def _kernel(name: Any, shape: Any, channel_dim: Any, bits: Any, number_type: Any, granularity: Any) -> StoredKernel:
     choice = Choice(bits=bits, number_type=NumberType(number_type), granularity=Granularity(granularity))
-    stored = StoredKernel(_text(name), _shape(shape), _count(channel_dim), choice)
+    stored = StoredKernel(_text(name), _shape(shape, 1), _count(channel_dim), choice)
     if stored.channel_dim >= len(stored.shape):
         raise FormatError(f"{name}: it has no dimension {channel_dim}")
     return stored

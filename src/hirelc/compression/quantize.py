@@ -14,7 +14,8 @@ from torch import Tensor
 from hirelc.formats import has_zero_point, is_integer_grid, levels_of, per_channel
 from hirelc.policy import Choice
 
-SHRINK_STEPS = 28  # candidate scales between a fifth of the largest weight and all of it
+# candidate scales, from a fifth of what the largest weight asks for to a little more; the 26th is exactly that
+SHRINKS = tuple(0.2 + 0.032 * step for step in range(28))
 SCALE_FLOOR = 2.0**-14  # smallest normal fp16 number
 
 
@@ -61,7 +62,7 @@ class Quantized:
 
 def as_rows(weight: Tensor, channel_dim: int) -> Tensor:
     """(channels, weights per channel), a copy where the channel dimension is not the first."""
-    return weight.movedim(channel_dim, 0).reshape(weight.shape[channel_dim], -1)
+    return weight.movedim(channel_dim, 0).reshape(weight.shape[channel_dim], -1).contiguous()
 
 
 def from_rows(rows: Tensor, shape: tuple[int, ...], channel_dim: int) -> Tensor:
@@ -90,8 +91,8 @@ def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None)
     largest = groups.abs().amax(1, keepdim=True)
     best = half(largest / top)
     error = torch.full_like(best, torch.inf)
-    for step in range(SHRINK_STEPS):
-        scale = half(largest / top * (0.2 + 0.85 * step / (SHRINK_STEPS - 1)))
+    for shrink in SHRINKS:
+        scale = half(largest / top * shrink)
         found = _error(groups, grid.nearest(groups / scale) * scale, weight)
         better = found < error
         best, error = torch.where(better, scale, best), torch.where(better, found, error)
@@ -107,10 +108,9 @@ def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None)
 
 def _search_with_zero_point(groups: Tensor, choice: Choice) -> tuple[Tensor, int]:
     top = 2**choice.bits - 1
-    low, high = float(groups.min()), float(groups.max())
+    low, high = min(float(groups.min()), 0.0), max(float(groups.max()), 0.0)  # zero is always a level
     best: tuple[float, Tensor, int] = (float("inf"), half(groups.new_ones(1, 1)), top // 2)
-    for step in range(SHRINK_STEPS):
-        shrink = 0.2 + 0.85 * step / (SHRINK_STEPS - 1)
+    for shrink in SHRINKS:
         scale = half(groups.new_full((1, 1), max((high - low) * shrink / top, SCALE_FLOOR)))
         # the middle of the range, the middle of the levels, and its neighbour for an even count
         guesses = {round(-low * shrink / float(scale)), top // 2, top // 2 + 1}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from hirelc.network.surgery import Kept, masked_state, slim
 
 log = logging.getLogger("hirelc")
 TOLERANCE = 1e-4  # of the largest output
+MAX_STEPS = 100_000  # of a walk over torch-pruning's graph
 # torch-pruning raises whatever its graph walk trips over
 TRACE_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, NotImplementedError)
 
@@ -97,7 +98,7 @@ class _Graph:
     def __init__(self, network: nn.Module, inputs: Any) -> None:
         import torch_pruning
 
-        clone = copy.deepcopy(network).eval()
+        clone = _traceable(network)
         for parameter in clone.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         with warnings.catch_warnings(), torch.enable_grad():
@@ -105,7 +106,9 @@ class _Graph:
             self.graph = torch_pruning.DependencyGraph().build_dependency(
                 clone, example_inputs=inputs, forward_fn=lambda model, data: logits_of(call(model, data))
             )
+        self.originals = dict(network.named_modules())
         self.modules = dict(clone.named_modules())
+        self.widest = max(max(p.shape, default=0) for p in clone.parameters())
         self.names = {module: name for name, module in self.modules.items()}
 
     def group(self, kernel: Candidate) -> Group | None:
@@ -114,14 +117,11 @@ class _Graph:
         pruner = self.graph.get_pruner_of_module(module)
         if pruner is None:
             return None
-        channels = self.graph.get_out_channels(module)
-        group = self.graph.get_pruning_group(module, pruner.prune_out_channels, idxs=list(range(channels)))
         members: list[Member] = []
         producers: list[str] = []
         consumers: list[str] = []
         attention = False
-        for item in group:
-            target = item.dep.target
+        for target, handler, indices in self._walk(module, pruner.prune_out_channels):
             if target.module not in self.names:
                 kind = str(target.name).lower()
                 attention |= any(word in kind for word in ("scaleddot", "softmax", "bmm", "baddbmm"))
@@ -129,18 +129,63 @@ class _Graph:
                     return None
                 continue
             name = self.names[target.module]
-            found = _members(name, target.module, item.dep.handler == self._in(target.module), item.idxs)
+            reads = handler == self._in(target.module)
+            width = self.graph.get_in_channels(target.module) if reads else self.graph.get_out_channels(target.module)
+            if width is not None:
+                indices = sorted(i for i in indices if i < width)
+            found = _members(name, self.originals[name], reads, indices)
             if found is None:
                 return None
             members += found
-            if type(target.module) in (*CONVOLUTIONS, nn.Linear) or is_hf_conv1d(target.module):
+            if type(target.module) in (*CONVOLUTIONS, nn.Linear):
                 (consumers if not found[0].produces else producers).append(f"{name}.weight")
         return Group(tuple(dict.fromkeys(members)), tuple(dict.fromkeys(producers)), tuple(dict.fromkeys(consumers)), attention)
+
+    def _walk(self, module: nn.Module, prune: Callable[..., Any]) -> Iterator[tuple[Any, Callable[..., Any], list[int]]]:
+        """(node, pruning function, indices) of all that loses something with the module's output channels.
+
+        torch-pruning's own walk goes round in circles over rotary embeddings; here only indices go on that are
+        new and within the widest tensor.
+        """
+        from torch_pruning._helpers import _HybridIndex
+
+        everything = [_HybridIndex(i, i) for i in range(self.graph.get_out_channels(module))]
+        todo = [(self.graph.module2node[module], prune, everything)]
+        seen: dict[tuple[Any, Callable[..., Any]], dict[int, None]] = {(todo[0][0], prune): {i.idx: None for i in everything}}
+        for _ in range(MAX_STEPS):
+            if not todo:
+                return ((target, handler, list(indices)) for (target, handler), indices in seen.items())
+            node, trigger, indices = todo.pop()
+            for dependency in node.dependencies:
+                if not dependency.is_triggered_by(trigger):
+                    continue
+                mapped = indices
+                for mapping in dependency.index_mapping:
+                    mapped = mapped if mapping is None else mapping(mapped)
+                known = seen.setdefault((dependency.target, dependency.handler), {})
+                fresh = [i for i in mapped if i.idx not in known and 0 <= i.idx < self.widest]
+                known.update({i.idx: None for i in fresh})
+                if fresh:
+                    todo.append((dependency.target, dependency.handler, fresh))
+        raise RuntimeError(f"the walk over the graph takes more than {MAX_STEPS} steps")
 
     def _in(self, module: nn.Module) -> Callable[..., Any] | None:
         pruner = self.graph.get_pruner_of_module(module)
         separate = pruner.prune_in_channels != pruner.prune_out_channels
         return pruner.prune_in_channels if separate else None
+
+
+def _traceable(network: nn.Module) -> nn.Module:
+    """A copy of the same structure without what torch-pruning stumbles over."""
+    clone = copy.deepcopy(network).eval()
+    config = getattr(clone, "config", None)
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # type: ignore[union-attr]  # keys and values joined to an empty cache
+    for path, module in list(clone.named_modules()):
+        if is_hf_conv1d(module):
+            parent, _, child = path.rpartition(".")
+            setattr(clone.get_submodule(parent), child, nn.Linear(module.weight.shape[0], module.weight.shape[1]))  # type: ignore[union-attr,arg-type]
+    return clone
 
 
 def _members(name: str, module: nn.Module, reads: bool, indices: Sequence[int]) -> list[Member] | None:
@@ -211,6 +256,37 @@ def _flattened(group: Group, sizes: dict[str, Candidate], units: int) -> tuple[M
     return tuple(result)
 
 
+def rows_that_fail(network: nn.Module, inputs: Any, kernels: Iterable[Candidate]) -> frozenset[str]:
+    """Kernels whose rows cannot be left out and scattered back: code other than their own module reads the weight.
+
+    (The fused inference path of nn.TransformerEncoderLayer does.)
+    """
+    failing = set()
+    open_questions = [list(kernels)]
+    while open_questions:
+        asked = open_questions.pop()
+        if not asked or _scatters(network, inputs, asked):
+            continue
+        if len(asked) == 1:
+            failing.add(asked[0].name)
+        else:
+            open_questions += [asked[: len(asked) // 2], asked[len(asked) // 2 :]]
+    return frozenset(failing)
+
+
+def _scatters(network: nn.Module, inputs: Any, kernels: Sequence[Candidate]) -> bool:
+    """Whether the network with half of the rows left out computes the same as with these rows zeroed."""
+    spec = _spec_for_check(kernels)
+    kept = Kept(rows={k.name: tuple(range(0, k.shape[k.channel_dim], 2)) for k in kernels})
+    try:
+        expected = _outputs(network, inputs, (), masked_state(network, spec, kept))
+        actual = _outputs(slim(network, spec, kept), inputs, (), None)
+    except TRACE_ERRORS as error:
+        log.debug("rows of %s refused: %s", [k.name for k in kernels], error)
+        return False
+    return all(_close(expected[name], actual[name]) for name in expected)
+
+
 class _Checker:
     """Compares the slim with the masked network at every module that reads the dimension, and at the end."""
 
@@ -272,13 +348,13 @@ def _outputs(network: nn.Module, inputs: Any, readers: Sequence[str], state: dic
     return seen
 
 
-def _spec_for_check(kernels: Iterable[Candidate], coupling: Coupling) -> NetworkSpec:
+def _spec_for_check(kernels: Iterable[Candidate], *couplings: Coupling) -> NetworkSpec:
     from hirelc.network.spec import Pruning
 
     listed = tuple(
         Kernel(k.name, k.module, k.kind, k.shape, k.channel_dim, k.groups, k.macs, None, Pruning.COUPLED) for k in kernels
     )
-    return NetworkSpec(listed, (), (coupling,), (), (), 1)
+    return NetworkSpec(listed, (), couplings, (), (), 1)
 
 
-__all__ = ["AttributeChange", "Found", "find_couplings"]
+__all__ = ["AttributeChange", "Found", "find_couplings", "rows_that_fail"]

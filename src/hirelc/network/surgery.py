@@ -147,9 +147,15 @@ def slim(network: nn.Module, spec: NetworkSpec, kept: Kept) -> nn.Module:
 
 
 def set_attributes(network: nn.Module, coupling: Coupling, units: int) -> None:
-    """Sets the attributes that count the coupling's units."""
+    """Sets the attributes that count the coupling's units.
+
+    :raises AttributeError: one of them is no integer of its module (a file may come from anyone)
+    """
     for change in coupling.attributes:
-        setattr(network.get_submodule(change.module), change.attribute, units * change.per_unit)
+        module = network.get_submodule(change.module)
+        if type(vars(module).get(change.attribute)) is not int:
+            raise AttributeError(f"{change.module} has no integer attribute {change.attribute!r}")
+        setattr(module, change.attribute, units * change.per_unit)
 
 
 def _scatter(network: nn.Module, name: str, rows: Sequence[int], full: int) -> None:

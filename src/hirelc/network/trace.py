@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from hirelc.errors import NetworkError
 from hirelc.network.blocks import find_blocks
 from hirelc.network.calling import head, to_device
-from hirelc.network.coupling import find_couplings
+from hirelc.network.coupling import find_couplings, rows_that_fail
 from hirelc.network.kernels import Candidate, find_kernels, tied_names, watch
 from hirelc.network.norms import fold_batchnorms
 from hirelc.network.spec import Block, Coupling, Kernel, NetworkSpec, Pruning, TensorEntry
@@ -31,7 +32,12 @@ def trace(network: nn.Module, inputs: Any, blocks: str | None = None) -> Network
     check_module(network)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     example = to_device(head(inputs, TRACE_SAMPLES), device)
-    probe = copy.deepcopy(network).eval().float()
+    try:
+        probe = copy.deepcopy(network).eval().float()
+    except (RuntimeError, TypeError) as error:
+        raise NetworkError(
+            f"the network cannot be copied: {error} (old-style weight_norm? use torch.nn.utils.parametrizations)"
+        ) from error
     seen = watch(probe, example)
     kernels, untouched = find_kernels(probe, seen)
     if not [k for k in kernels if k.kind != "Embedding"]:
@@ -43,8 +49,12 @@ def trace(network: nn.Module, inputs: Any, blocks: str | None = None) -> Network
     tied = tied_names(probe)
     shared = frozenset(k.name for k in kernels if k.name in tied or k.calls != 1)
     couplings = find_couplings(probe, example, kernels, found, shared)
+    listed = [_kernel(k, found, couplings.couplings, tied) for k in kernels]
+    by_rows = {k.name for k in listed if k.pruning is Pruning.ROWS}
+    failing = rows_that_fail(probe, example, [k for k in kernels if k.name in by_rows])
+    reason = "its weight is read by other code than its own module: no row can be left out"
     return NetworkSpec(
-        kernels=tuple(_kernel(k, found, couplings.couplings, tied) for k in kernels),
+        kernels=tuple(replace(k, pruning=Pruning.NONE, reason=reason) if k.name in failing else k for k in listed),
         blocks=tuple(found),
         couplings=couplings.couplings,
         rest=tuple(_rest(network, {k.name for k in kernels})),
