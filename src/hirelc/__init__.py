@@ -15,6 +15,7 @@ from hirelc.policy import Choice, Goal, Granularity, Measurement, NumberType, Po
 from hirelc.version import __version__
 
 if TYPE_CHECKING:
+    from hirelc.artifact.inspect import open_file
     from hirelc.artifact.load import load
     from hirelc.config import Config, SearchConfig, TrainConfig
     from hirelc.network.trace import trace
@@ -30,6 +31,7 @@ _LAZY = {
     "TrainConfig": "hirelc.config",
     "compress": "hirelc.pipeline",
     "load": "hirelc.artifact.load",
+    "open_file": "hirelc.artifact.inspect",
     "trace": "hirelc.network.trace",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "compress",
     "load",
+    "open_file",
     "trace",
 ]
 

@@ -235,6 +235,24 @@ def evaluate(
 
 
 @app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="a .hirelc file")],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Shows what a file holds, kernel by kernel. Needs no network.
+
+    \b
+    hirelc show runs/mine/model.hirelc
+    """
+    from hirelc.artifact.inspect import open_file
+    from hirelc.words import file_json, file_words
+
+    view = open_file(file)
+    typer.echo(json.dumps(file_json(view), indent=2) if as_json else file_words(view))
+
+
+@app.command()
 def demo(
     out: Out = Path("runs/demo"),
     data: Annotated[str | None, typer.Option(help=f"Fashion-MNIST if installed, else a bundled part; or {DATA_HELP}")] = None,

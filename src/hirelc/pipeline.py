@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -312,7 +312,7 @@ class _Run:
             goal=self.goal,
             policy=compressed.policy,
             original=Row("original", spec.original_bytes, 1.0, baseline, tests[0], cost.macs(spec), spec.parameters, 0.0),
-            control=None if control_row is None else _with_test(control_row, tests[1]),
+            control=None if control_row is None else replace(control_row, test=tests[1]),
             compressed=Row(
                 "compressed",
                 len(data),
@@ -384,10 +384,6 @@ def _mean_bits(proposal: Proposal) -> str:
     bits = sum(c.bits for c in decided) / len(decided)
     keep = sum(c.keep_ratio for c in decided) / len(decided)
     return f"{bits:.1f} bits and {keep:.0%} of the channels on average"
-
-
-def _with_test(row: Row, test: float | None) -> Row:
-    return Row(row.name, row.size_bytes, row.ratio, row.validation, test, row.macs, row.parameters, row.seconds)
 
 
 def _shortfall(goal: Goal, original: int, size: int, drop: float) -> str | None:

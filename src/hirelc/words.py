@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hirelc.artifact.inspect import FileView, KernelView
 from hirelc.evaluation import Evaluation
 from hirelc.network.spec import Coupling, Kernel, NetworkSpec, Pruning
 from hirelc.policy import Goal
@@ -235,3 +236,52 @@ def network_json(spec: NetworkSpec, title: str, origin: str) -> dict[str, Any]:
         "rest": [asdict(entry) for entry in spec.rest],
         "notes": spec.notes,
     }
+
+
+def file_json(view: FileView) -> dict[str, Any]:
+    """What `hirelc show --json` prints."""
+    return {
+        "size_bytes": view.size_bytes,
+        "kernels": [
+            {
+                "name": kernel.name,
+                "shape": kernel.shape,
+                "channels_kept": _channels(kernel),
+                "bits": kernel.choice.bits,
+                "number_type": kernel.choice.number_type.value,
+                "granularity": kernel.choice.granularity.value,
+                "size_bytes": kernel.size_bytes,
+                "bits_per_weight": round(kernel.bits_per_weight, 4),
+                "entropy": round(kernel.entropy, 4),
+            }
+            for kernel in view.kernels.values()
+        ],
+        "rest": {name: list(array.shape) for name, array in view.rest.items()},
+    }
+
+
+def file_words(view: FileView) -> str:
+    """A line per kernel, and what the rest of the file is made of."""
+    headings = ("kernel", "shape", "kept", "bits", "type", "granularity", "bytes", "bits/weight", "entropy")
+    rows = [
+        (
+            kernel.name,
+            "x".join(map(str, kernel.shape)),
+            _channels(kernel),
+            str(kernel.choice.bits),
+            kernel.choice.number_type.value,
+            kernel.choice.granularity.value,
+            f"{kernel.size_bytes:,}",
+            f"{kernel.bits_per_weight:.2f}",
+            f"{kernel.entropy:.2f}",
+        )
+        for kernel in view.kernels.values()
+    ]
+    kernels = sum(kernel.size_bytes for kernel in view.kernels.values())
+    others = f"{view.size_bytes - kernels:,} in {len(view.rest)} other tensors, masks and headers"
+    return f"{table(headings, rows)}\n\n{view.size_bytes:,} bytes: {kernels:,} in kernels, {others}"
+
+
+def _channels(kernel: KernelView) -> str:
+    """Kept of all output channels, where some are scattered back; a coupled kernel shows in its shape."""
+    return "all" if kernel.mask is None else f"{int(kernel.mask.sum())}/{len(kernel.mask)}"
