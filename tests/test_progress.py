@@ -6,7 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from hirelc.progress import RichReporter, Silent
+from hirelc.progress import LogToReporter, RichReporter, Silent
 
 
 def reporter(level: str, terminal: bool) -> tuple[RichReporter, io.StringIO]:
@@ -71,3 +71,15 @@ def test_long_lines_are_not_broken() -> None:
 def test_unknown_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown level"):
         RichReporter("loud")
+
+
+def test_the_log_reaches_those_who_asked_for_more():
+    said: list[str] = []
+    reporter = Silent()
+    reporter.detail = said.append  # type: ignore[method-assign]
+    log = logging.getLogger("hirelc.test")
+    log.addHandler(LogToReporter(reporter))
+    log.setLevel(logging.INFO)
+    log.info("agents earn %d", 3)
+    log.debug("not this")
+    assert said == ["agents earn 3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import traceback
 from pathlib import Path
@@ -124,6 +125,9 @@ def compress(
     frame_bits: Annotated[
         int, typer.Option(help="bits of the kernels outside any block", rich_help_panel=SEARCH)
     ] = Config.frame_bits,
+    importance: Annotated[
+        str, typer.Option(help="which channels stay: by fisher or magnitude", rich_help_panel=SEARCH)
+    ] = Config.importance,
     images: Annotated[
         int,
         typer.Option(help="training samples that search and final fine-tune may see together", rich_help_panel=TRAINING),
@@ -155,7 +159,9 @@ def compress(
         cycles=cycles, low_level_steps=agent_steps, high_level_steps=agent_steps, min_keep=min_keep, strategy=strategy
     )
     train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
-    config = Config(seed=seed, blocks=blocks, frame_bits=frame_bits, device=device, search=search, train=train)
+    config = Config(
+        seed=seed, blocks=blocks, frame_bits=frame_bits, importance=importance, device=device, search=search, train=train
+    )
 
     from hirelc.data import load_data
     from hirelc.models import load_network
@@ -289,9 +295,13 @@ def demo(
 
 
 def _reporter(quiet: bool, verbose: bool) -> RichReporter:
-    from hirelc.progress import RichReporter
+    from hirelc.progress import LogToReporter, RichReporter, logger
 
-    return RichReporter("verbose" if verbose else "quiet" if quiet else "normal")
+    reporter = RichReporter("verbose" if verbose else "quiet" if quiet else "normal")
+    if verbose:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(LogToReporter(reporter))
+    return reporter
 
 
 def _example(network: Any, data: str | None, input_shape: str | None, seed: int) -> Example:

@@ -107,6 +107,17 @@ class RichReporter:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class LogToReporter(logging.Handler):
+    """Shows what the parts of hirelc log for those who asked for more."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(logging.INFO)
+        self.reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.reporter.detail(record.getMessage())
+
+
 class _BarStage:
     """One moving bar; it disappears when the stage ends, and what was said above it stays."""
 

@@ -29,8 +29,9 @@ def find_blocks(network: nn.Module, kernels: Sequence[Candidate], pattern: str |
         if not blocks:
             raise NetworkError(f"--blocks {pattern!r} matches no module with kernels; `hirelc inspect` lists the modules")
         return blocks
-    for siblings_only in (True, False):
-        blocks = _own(_repeated(network, inside, siblings_only), inside)
+    # modules of a type of their own first; then plain Sequentials in a list
+    for siblings_only, containers in ((True, CONTAINERS), (False, CONTAINERS), (True, CONTAINERS[1:])):
+        blocks = _own(_repeated(network, inside, siblings_only, containers), inside)
         if blocks:
             return blocks
     return _runs(inside)
@@ -45,11 +46,13 @@ def _matching(network: nn.Module, pattern: str) -> list[str]:
     return [n for n in names if not any(n.startswith(other + ".") for other in names)]
 
 
-def _repeated(network: nn.Module, kernels: Sequence[Candidate], siblings_only: bool) -> list[str]:
+def _repeated(
+    network: nn.Module, kernels: Sequence[Candidate], siblings_only: bool, containers: tuple[type[nn.Module], ...]
+) -> list[str]:
     """Paths of the repeated modules that cover most weights, as deep as the cover allows."""
     by_type: dict[type, list[str]] = {}
     for path, module in network.named_modules():
-        if not path or isinstance(module, CONTAINERS):
+        if not path or isinstance(module, containers):
             continue
         if siblings_only and not isinstance(network.get_submodule(path.rpartition(".")[0]), CONTAINERS):
             continue
