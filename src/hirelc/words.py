@@ -85,7 +85,7 @@ def loss(result: Result) -> str:
 
 def _met(result: Result) -> str:
     if result.shortfall is None:
-        return "met"
+        return "met" + (" (on the search-validation split, against the original)" if result.goal.max_drop is not None else "")
     return f"NOT MET, short of the goal: {result.shortfall}; the file holds the closest policy found"
 
 

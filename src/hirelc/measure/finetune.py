@@ -62,6 +62,7 @@ class Trainer:
     seed: int
     device: str = "cpu"
 
+    @torch.random.fork_rng()
     def finetune(
         self,
         student: nn.Module,
@@ -78,6 +79,7 @@ class Trainer:
         :raises Diverged: the loss is not finite
         """
         begun = time.monotonic()
+        torch.manual_seed(stream_seed(self.seed, "dropout", name))
         steps = max(1, images // self.config.batch_size)
         precision = native_precision(self.config.precision, self.device)
         optimizer = _optimizer(student, self._learning_rate(), self.config.weight_decay)
