@@ -23,7 +23,7 @@ from hirelc.data_checks import check_classes, look_through
 from hirelc.errors import RunError
 from hirelc.landscape import Landscape
 from hirelc.measure.evaluate import accuracy
-from hirelc.measure.finetune import Trainer
+from hirelc.measure.finetune import Trained, Trainer
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
 from hirelc.models import check_fits, place
@@ -296,7 +296,7 @@ class _Run:
         compressed = bench.revive(picked.policy, picked.state)
         images = self.config.train.images - bench.images_seen
         with self.say.stage("final fine-tune", images) as stage:
-            trained = bench.trainer.finetune(compressed, images, name="final", progress=stage.advance)
+            trained = self._final_finetune(bench, compressed, images, stage)
         bench.images_seen += trained.images
         data = pack(compressed)
         path = self.directory.write_bytes(MODEL_FILE, data)
@@ -333,13 +333,18 @@ class _Run:
             self.say.warn(f"short of the goal: {result.shortfall}; the best policy found was delivered")
         return result
 
+    def _final_finetune(self, bench: Bench, student: nn.Module, images: int, stage: Stage) -> Trained:
+        """The long fine-tune, the same for the compressed network and the control: data, order, schedule, teacher."""
+        rate = self.config.train.final_rate
+        return bench.trainer.finetune(student, images, name="final", rate_factor=rate, progress=stage.advance)
+
     def _control(self, bench: Bench, images: int) -> tuple[nn.Module | None, Row | None]:
         """The original given the same final fine-tune, uncompressed: an accuracy gain that it has too is not ours."""
         if not self.config.train.control:
             return None, None
         control = copy.deepcopy(self.model)
         with self.say.stage("control: the original, trained on", images) as stage:
-            trained = bench.trainer.finetune(control, images, name="final", progress=stage.advance)
+            trained = self._final_finetune(bench, control, images, stage)
         score = accuracy(control, self.validation, self.task, device=self.config.device)
         self.directory.journal("control", trained=trained, accuracy=score)
         spec = bench.spec

@@ -70,19 +70,21 @@ class Trainer:
         *,
         name: str,
         evaluations: int | None = None,
+        rate_factor: float = 1.0,
         progress: Callable[[int], None] = lambda images: None,
     ) -> Trained:
         """Trains in place and leaves the best state (by search-validation) in the student, in eval mode.
 
         :param images: training samples to see at most (forward and backward)
         :param name: of the random stream
+        :param rate_factor: on the peak learning rate
         :raises Diverged: the loss is not finite
         """
         begun = time.monotonic()
         torch.manual_seed(stream_seed(self.seed, "dropout", name))
         steps = max(1, images // self.config.batch_size)
         precision = native_precision(self.config.precision, self.device)
-        optimizer = _optimizer(student, self._learning_rate(), self.config.weight_decay)
+        optimizer = _optimizer(student, rate_factor * self._learning_rate(), self.config.weight_decay)
         peaks = [group["lr"] for group in optimizer.param_groups]
         every = max(1, steps // (evaluations or self.config.evaluations))
         scores = [(0, self._validate(student, precision))]
