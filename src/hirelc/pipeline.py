@@ -31,7 +31,7 @@ from hirelc.network.calling import to_device
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.trace import check_module, trace
 from hirelc.policy import Goal, Measurement
-from hirelc.progress import Reporter, RichReporter, Stage
+from hirelc.progress import Follower, Reporter, RichReporter, Stage
 from hirelc.results import Result, Row
 from hirelc.search.archive import Archive
 from hirelc.search.baselines import make_search
@@ -238,7 +238,7 @@ class _Run:
         archive: Archive[Candidate] = Archive()
         measurements: list[Measurement] = []
         images = _images_per_measurement(self.config, self.train)
-        follower = _Follower()
+        follower = Follower()
         with self.say.stage("preparing the search"):
             search = make_search(landscape, self.goal, settings, self.config.seed, follower)
         for cycle in range(settings.cycles):
@@ -365,23 +365,6 @@ class _Run:
                 stage.advance()
         self.directory.journal("test", readings=self.test.readings, scores=scores)
         return scores
-
-
-class _Follower:
-    """Turns (words, part done) into advances of whichever stage is under way."""
-
-    def __init__(self) -> None:
-        self.stage: Stage | None = None
-        self.done = 0.0
-
-    def follow(self, stage: Stage) -> None:
-        self.stage, self.done = stage, 0.0
-
-    def __call__(self, text: str, part: float) -> None:
-        if self.stage is not None:
-            self.stage.update(text)
-            self.stage.advance(max(0.0, part - self.done))
-            self.done = max(self.done, part)
 
 
 def _mean_bits(proposal: Proposal) -> str:

@@ -107,6 +107,23 @@ class RichReporter:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class Follower:
+    """Turns (words, part done) into advances of whichever stage is under way."""
+
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+        self.done = 0.0
+
+    def follow(self, stage: Stage) -> None:
+        self.stage, self.done = stage, 0.0
+
+    def __call__(self, text: str, part: float) -> None:
+        if self.stage is not None:
+            self.stage.update(text)
+            self.stage.advance(max(0.0, part - self.done))
+            self.done = max(self.done, part)
+
+
 class LogToReporter(logging.Handler):
     """Shows what the parts of hirelc log for those who asked for more."""
 
