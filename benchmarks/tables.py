@@ -1,6 +1,6 @@
 """Turns results.jsonl into RESULTS.md and the README's picture.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,21 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs/images/bench.png"
-COLUMNS = ("network", "protocol", "strategy", "seed", "bytes", "ratio", "test", "original", "control", "lost", "MAC ratio", "images", "s")
+COLUMNS = (
+    "network",
+    "protocol",
+    "strategy",
+    "seed",
+    "bytes",
+    "ratio",
+    "test",
+    "original",
+    "control",
+    "lost",
+    "MAC ratio",
+    "images",
+    "s",
+)
 # what others measured on the same networks and data: shared bench, "Uniform bits", bit-packed sizes, one seed
 RIVALS = {
     "resnet20": [("uniform 4 bit", 7.8, 92.38), ("uniform 3 bit", 10.2, 92.36), ("uniform ternary", 14.9, 92.12)],
@@ -65,7 +79,9 @@ def picture(rows: list[dict]) -> None:
         for protocol, marker in (("A", "o"), ("B", "s")):
             points = [(r["ratio"], r["test"]) for r in own if r["protocol"] == protocol]
             if points:
-                axis.scatter(*zip(*points, strict=True), marker=marker, color="tab:blue", label=f"hirelc, protocol {protocol}", zorder=3)
+                axis.scatter(
+                    *zip(*points, strict=True), marker=marker, color="tab:blue", label=f"hirelc, protocol {protocol}", zorder=3
+                )
         rivals = RIVALS[network]
         axis.plot([r[1] for r in rivals], [r[2] for r in rivals], "x--", color="tab:gray", label="uniform bits, protocol A")
         if network in CODE_OF_PAPER:

@@ -29,7 +29,7 @@ from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
 from hirelc.models import check_fits, place
 from hirelc.network.calling import to_device
 from hirelc.network.spec import NetworkSpec, Pruning
-from hirelc.network.trace import check_module, trace
+from hirelc.network.trace import check_module, float_copy, trace
 from hirelc.policy import Goal, Measurement
 from hirelc.progress import Follower, Reporter, RichReporter, Stage
 from hirelc.results import Result, Row
@@ -100,7 +100,7 @@ def compress(
 
 def _prepared(model: nn.Module, device: str) -> nn.Module:
     """A float32 copy in eval mode, on the device; a compiled module is unwrapped."""
-    return place(copy.deepcopy(getattr(model, "_orig_mod", model)).float(), device).eval()
+    return place(float_copy(getattr(model, "_orig_mod", model)), device)
 
 
 def _check_data(model: nn.Module, train: Batches, validation: Batches, device: str) -> None:

@@ -123,7 +123,9 @@ def find_kernels(network: nn.Module, seen: Watch) -> tuple[list[Candidate], list
                 claimed.update(f"{path}.{n}" for n, _ in module.named_parameters())
                 continue
             if id(parameter) in owner:
-                continue  # tied: one tensor, one kernel, whoever else uses it
+                reason = f"is the same tensor as the kernel {owner[id(parameter)]}, and stored once"
+                untouched.append(Untouched(name, tuple(parameter.shape), reason))
+                continue
             if not parameter.is_floating_point():
                 continue
             owner[id(parameter)] = name

@@ -32,12 +32,7 @@ def trace(network: nn.Module, inputs: Any, blocks: str | None = None) -> Network
     check_module(network)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     example = to_device(head(inputs, TRACE_SAMPLES), device)
-    try:
-        probe = copy.deepcopy(network).eval().float()
-    except (RuntimeError, TypeError) as error:
-        raise NetworkError(
-            f"the network cannot be copied: {error} (old-style weight_norm? use torch.nn.utils.parametrizations)"
-        ) from error
+    probe = float_copy(network)
     seen = watch(probe, example)
     kernels, untouched = find_kernels(probe, seen)
     if not [k for k in kernels if k.kind != "Embedding"]:
@@ -69,6 +64,19 @@ def check_module(network: object) -> None:
     """:raises NetworkError: not an nn.Module"""
     if not isinstance(network, nn.Module):
         raise NetworkError(f"expected a torch.nn.Module, got {type(network).__name__}: the factory must return the network")
+
+
+def float_copy(network: nn.Module) -> nn.Module:
+    """A float32 copy in eval mode.
+
+    :raises NetworkError: it cannot be copied
+    """
+    try:
+        return copy.deepcopy(network).float().eval()
+    except (RuntimeError, TypeError) as error:
+        raise NetworkError(
+            f"the network cannot be copied: {error} (old-style weight_norm? use torch.nn.utils.parametrizations)"
+        ) from error
 
 
 def unique_state(network: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hirelc.compression.apply import absorb, apply
+from hirelc.compression.prune import canonical, effective_keep, select
+from hirelc.errors import PolicyError
+from hirelc.network.spec import NetworkSpec, Pruning
+from hirelc.network.surgery import slices_of
+from hirelc.network.trace import trace
+from hirelc.policy import Choice, Granularity, Policy
+from zoo import BY_NAME, build
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return build(BY_NAME["resnet-basic"])
+
+
+@pytest.fixture(scope="module")
+def spec(network: nn.Module) -> NetworkSpec:
+    return trace(network, BY_NAME["resnet-basic"].inputs())
+
+
+def importance(network: nn.Module, spec: NetworkSpec) -> dict[str, Tensor]:
+    return {k.name: dict(network.named_parameters())[k.name].detach().square() for k in spec.kernels}
+
+
+def uniform(spec: NetworkSpec, keep: float = 1.0, bits: int = 8) -> Policy:
+    return Policy.of({k.name: Choice(bits, keep, granularity=Granularity.PER_CHANNEL) for k in spec.kernels})
+
+
+def test_the_canonical_policy_is_what_takes_effect(spec: NetworkSpec) -> None:
+    policy = canonical(spec, uniform(spec, 0.3))
+    assert policy["conv1.weight"].keep_ratio == 1.0  # the frame
+    assert policy["layer1.0.conv1.weight"].keep_ratio == 2 / 8  # round(0.3 * 8) units
+    assert policy["layer2.0.conv2.weight"].keep_ratio == 5 / 16
+    assert canonical(spec, policy) == policy
+
+
+def test_coupled_kernels_follow_the_safest(spec: NetworkSpec) -> None:
+    entry = BY_NAME["mobilenet"]
+    spec = trace(build(entry), entry.inputs())
+    first, second = spec.couplings[0].producers
+    policy = uniform(spec).updated({first: Choice(8, 0.25), second: Choice(8, 0.75)})
+    assert effective_keep(spec, policy, spec.by_name[first]) == effective_keep(spec, policy, spec.by_name[second]) == 0.75
+
+
+def test_at_least_one_channel_stays(network: nn.Module, spec: NetworkSpec) -> None:
+    compressed = apply(network, spec, uniform(spec, 0.001), importance(network, spec)).eval()
+    assert all(len(units) == 1 for units in compressed.kept.units.values())
+    assert all(len(rows) == 1 for rows in compressed.kept.rows.values())
+    assert torch.isfinite(compressed(BY_NAME["resnet-basic"].inputs())).all()
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_a_policy_of_another_network(network: nn.Module, spec: NetworkSpec, change: str) -> None:
+    choices = dict(uniform(spec).choices)
+    if change == "missing":
+        del choices["fc.weight"]
+    else:
+        choices["nowhere.weight"] = Choice()
+    with pytest.raises(PolicyError, match=r"fc\.weight" if change == "missing" else r"nowhere\.weight"):
+        apply(network, spec, Policy.of(choices), importance(network, spec))
+
+
+def test_the_most_important_channels_stay(network: nn.Module, spec: NetworkSpec) -> None:
+    scores = {name: torch.zeros_like(value) for name, value in importance(network, spec).items()}
+    scores["layer1.0.conv1.weight"][[1, 6]] = 1.0
+    scores["layer1.0.conv2.weight"][:, 4] = 3.0  # what reads the channel counts too
+    scores["layer1.1.conv2.weight"][[0, 5, 7]] = 1.0
+    policy = uniform(spec).updated({"layer1.0.conv1.weight": Choice(8, 3 / 8), "layer1.1.conv2.weight": Choice(8, 3 / 8)})
+    kept = select(spec, policy, scores)
+    assert list(kept.units.values()) == [(1, 4, 6)]
+    assert kept.rows == {"layer1.1.conv2.weight": (0, 5, 7)}
+
+
+def test_rows_are_kept_evenly_over_convolution_groups() -> None:
+    entry = BY_NAME["regnet"]
+    network = build(entry)
+    spec = trace(network, entry.inputs())
+    scores = importance(network, spec)
+    scores["layer2.0.conv2.weight"][:8] *= 100  # the first groups alone would win
+    policy = uniform(spec).updated({"layer2.0.conv2.weight": Choice(8, 0.5)})
+    rows = np.array(select(spec, policy, scores).rows["layer2.0.conv2.weight"])
+    assert np.bincount(rows // 4).tolist() == [2, 2, 2, 2]
+
+
+def test_the_given_network_is_not_changed(network: nn.Module, spec: NetworkSpec) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    compressed = apply(network, spec, uniform(spec, 0.5, 2), importance(network, spec))
+    for parameter in compressed.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_quantized_gradients_reach_the_float_weights(network: nn.Module, spec: NetworkSpec) -> None:
+    policy = uniform(spec, 0.5).updated({"fc.weight": Choice(4, 1.0, granularity=Granularity.LEARNED)})
+    compressed = apply(network, spec, policy, importance(network, spec))
+    compressed(BY_NAME["resnet-basic"].inputs()).square().sum().backward()
+    named = dict(compressed.network.named_parameters())
+    assert all(named[k.name].grad is not None and named[k.name].grad.abs().sum() > 0 for k in spec.kernels)
+    assert compressed.quantizer_of()["fc.weight"].scale.grad is not None
+
+
+def test_absorb_writes_back_what_is_left_and_nothing_else(network: nn.Module, spec: NetworkSpec) -> None:
+    import copy
+
+    target = copy.deepcopy(network)
+    compressed = apply(network, spec, uniform(spec, 0.5), importance(network, spec))
+    with torch.no_grad():
+        for tensor in (*compressed.network.parameters(), *compressed.network.buffers()):
+            if tensor.is_floating_point():
+                tensor.add_(1.0)
+    absorb(target, compressed)
+    cuts = slices_of(spec, compressed.kept)
+    assert any(k.pruning is Pruning.ROWS and k.name in cuts for k in spec.kernels)
+    for name, tensor in target.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        expected = torch.ones_like(tensor)
+        for dim, indices in cuts.get(name, []):
+            mask = torch.zeros(tensor.shape[dim])
+            mask[torch.from_numpy(indices)] = 1.0
+            expected = expected * mask.view([-1 if d == dim else 1 for d in range(tensor.ndim)])
+        assert torch.allclose(tensor - network.state_dict()[name], expected, atol=1e-5), name
+    again = apply(target, spec, compressed.policy, importance(network, spec))
+    assert all(torch.allclose(a, b) for a, b in zip(again.network.parameters(), compressed.network.parameters(), strict=True))
