@@ -29,7 +29,8 @@ from hirelc.seeds import stream_seed
 from hirelc.store import JOURNAL, atomic_write
 
 DEMO_NETWORKS: dict[str, Callable[[], nn.Module]] = {"residual-net": residual_net, "vision-transformer": vision_transformer}
-BASELINE_IMAGES = 76_800
+BASELINE_IMAGES = 64_000
+EVALUATIONS = 6  # of the final fine-tune: on the full validation split each takes seconds
 MINUTES = 12.0  # of the whole demo on two cores, with the default budget
 
 
@@ -57,7 +58,7 @@ class DemoBudget:
     """
 
     baseline_images: int = BASELINE_IMAGES
-    images: int = 72_000
+    images: int = 48_000
     cycles: int = 3
     agent_steps: int = SearchConfig.low_level_steps
 
@@ -142,7 +143,7 @@ def _demo_run(folder: Path, name: str, data: str, goal: Goal, budget: DemoBudget
     config = Config(
         seed=seed,
         search=SearchConfig(cycles=budget.cycles, low_level_steps=budget.agent_steps, high_level_steps=budget.agent_steps),
-        train=TrainConfig(images=budget.images),
+        train=TrainConfig(images=budget.images, evaluations=EVALUATIONS),
     )
     result = compress(
         network, splits.train, splits.validation, goal, folder / name, test=splits.test, config=config, reporter=say
