@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from hirelc.seeds import stream_seed
 _ATTEMPTS = 32
 
 
-class _Baseline:
+class _Baseline(ABC):
     """What the rivals share: a byte target and the memory of what was proposed."""
 
     def __init__(self, problem: Problem, goal: Goal, config: SearchConfig) -> None:
@@ -32,8 +33,9 @@ class _Baseline:
         proposals = [self._next(cycle, index) for index in range(2 if cycle == 0 else 1)]
         return [proposal for proposal in proposals if proposal is not None]
 
+    @abstractmethod
     def _next(self, cycle: int, index: int) -> Proposal | None:
-        raise NotImplementedError
+        """The next proposal of a cycle; None when none is left."""
 
     def _unseen(self, choices: Sequence[Sequence[Choice]], origin: str) -> Proposal | None:
         decided = tuple(map(tuple, choices))
