@@ -83,14 +83,14 @@ def picture(rows: list[dict]) -> None:
                     *zip(*points, strict=True), marker=marker, color="tab:blue", label=f"hirelc, protocol {protocol}", zorder=3
                 )
         rivals = RIVALS[network]
-        axis.plot([r[1] for r in rivals], [r[2] for r in rivals], "x--", color="tab:gray", label="uniform bits, protocol A")
+        axis.plot([r[1] for r in rivals], [r[2] for r in rivals], "x--", color="tab:gray", label="uniform bits, 24,000 images")
         if network in CODE_OF_PAPER:
             axis.scatter(*CODE_OF_PAPER[network], marker="v", color="tab:red", label="the paper's code, as quantized")
         if own:
             axis.axhline(own[0]["test_original"], color="black", linewidth=0.8, label="original, fp32")
         axis.set(title=title, xlabel="times smaller (whole file)", ylabel="test accuracy, %")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="lower left")
+        axis.legend(fontsize=7, loc="best")
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=130)
 
