@@ -15,7 +15,7 @@ from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import canonical, select
 from hirelc.network.calling import call
 from hirelc.network.spec import NetworkSpec
-from hirelc.network.surgery import Kept, slices_of, slim
+from hirelc.network.surgery import Kept, cut, slices_of, slim
 from hirelc.policy import Policy
 
 
@@ -69,9 +69,7 @@ def apply(
     for kernel in spec.kernels:
         weight_of_error = None
         if fisher is not None and kernel.name in fisher:
-            weight_of_error = fisher[kernel.name]
-            for dim, indices in cuts.get(kernel.name, []):
-                weight_of_error = weight_of_error.index_select(dim, torch.from_numpy(indices).to(weight_of_error.device))
+            weight_of_error = cut(fisher[kernel.name], cuts.get(kernel.name, []))
         quantizers[kernel.name] = Quantizer(weights[kernel.name], kernel.channel_dim, policy[kernel.name], weight_of_error)
     return CompressedNetwork(smaller, spec, policy, kept, quantizers)
 

@@ -50,6 +50,8 @@ class Quantizer(nn.Module):
     :param importance: weights of the squared errors, same shape; used by `learned` to start at the step of least loss
     """
 
+    zero: Tensor | None
+
     def __init__(self, weight: Tensor, channel_dim: int, choice: Choice, importance: Tensor | None = None) -> None:
         super().__init__()
         self.choice = choice
@@ -58,8 +60,14 @@ class Quantizer(nn.Module):
         rows = as_rows(weight.detach().float(), channel_dim)
         learned = choice.granularity is Granularity.LEARNED
         weights = None if importance is None or not learned else _softened(as_rows(importance, channel_dim))
-        scale, self.zero_point = search_scale(rows, choice, weights)
+        scale, zero_point = search_scale(rows, choice, weights)
         self.scale = nn.Parameter(scale, requires_grad=learned)
+        # part of the state: a candidate that is brought back must get its own, not one found anew
+        self.register_buffer("zero", None if zero_point is None else torch.tensor(zero_point))
+
+    @property
+    def zero_point(self) -> int | None:
+        return None if self.zero is None else int(self.zero)
 
     def stored_scale(self) -> Tensor:
         """The scale as the file stores it; gradients pass straight through."""

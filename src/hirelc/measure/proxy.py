@@ -19,7 +19,7 @@ from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
 from hirelc.network.calling import call, logits_of
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
-from hirelc.network.surgery import Kept, masked_state, slices_of
+from hirelc.network.surgery import Kept, cut, masked_state, slices_of
 from hirelc.policy import Choice, Granularity, NumberType
 
 ANCHOR_BITS = (2, 3, 4, 6)
@@ -136,10 +136,8 @@ class LogitProxy:
             lost = 0.0
             for tensor, cuts in slices_of(self.spec, self._kept(name, ratio)).items():
                 if tensor in self.importance:
-                    left = importance = self.importance[tensor]
-                    for dim, indices in cuts:
-                        left = left.index_select(dim, torch.from_numpy(indices).to(left.device))
-                    lost += float(importance.sum() - left.sum())
+                    importance = self.importance[tensor]
+                    lost += float(importance.sum() - cut(importance, cuts).sum())
             self._losses[key] = lost
         return self._losses[key]
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hirelc.network.calling import call, logits_of
 from hirelc.network.heads import attribute_proposals, head_proposals
 from hirelc.network.kernels import CONVOLUTIONS, Candidate, is_hf_conv1d
-from hirelc.network.spec import AttributeChange, Block, Coupling, Kernel, Member, NetworkSpec
+from hirelc.network.spec import Block, Coupling, Kernel, Member, NetworkSpec, Pruning
 from hirelc.network.surgery import Kept, masked_state, slim
 
 log = logging.getLogger("hirelc")
@@ -349,12 +349,7 @@ def _outputs(network: nn.Module, inputs: Any, readers: Sequence[str], state: dic
 
 
 def _spec_for_check(kernels: Iterable[Candidate], *couplings: Coupling) -> NetworkSpec:
-    from hirelc.network.spec import Pruning
-
     listed = tuple(
         Kernel(k.name, k.module, k.kind, k.shape, k.channel_dim, k.groups, k.macs, None, Pruning.COUPLED) for k in kernels
     )
     return NetworkSpec(listed, (), couplings, (), (), 1)
-
-
-__all__ = ["AttributeChange", "Found", "find_couplings", "rows_that_fail"]

@@ -33,7 +33,6 @@ class Kernel:
     :param groups: convolution groups
     :param macs: multiply-accumulates for one sample
     :param block: index of the owning block; None for the frame
-    :param tables: True for a lookup table (embedding), whose "channels" are its rows
     """
 
     name: str

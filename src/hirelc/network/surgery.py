@@ -105,6 +105,13 @@ def slices_of(spec: NetworkSpec, kept: Kept) -> dict[str, list[tuple[int, np.nda
     return table
 
 
+def cut(tensor: Tensor, cuts: Sequence[tuple[int, np.ndarray]]) -> Tensor:
+    """What is left of a tensor after its slices."""
+    for dim, indices in cuts:
+        tensor = tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
+    return tensor
+
+
 def masked_state(network: nn.Module, spec: NetworkSpec, kept: Kept) -> dict[str, Tensor]:
     """The tensors that pruning touches, at full size, zero wherever `slim` would remove."""
     named = dict(network.named_parameters()) | dict(network.named_buffers())
@@ -129,8 +136,7 @@ def slim(network: nn.Module, spec: NetworkSpec, kept: Kept) -> nn.Module:
             path, _, attribute = name.rpartition(".")
             module = smaller.get_submodule(path)
             tensor = getattr(module, attribute)
-            for dim, indices in cuts:
-                tensor = tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
+            tensor = cut(tensor, cuts)
             if attribute in module._parameters:
                 module._parameters[attribute] = nn.Parameter(
                     tensor.clone(), requires_grad=getattr(module, attribute).requires_grad
