@@ -1,0 +1,152 @@
+"""The measurements of a run in order, and which of them form the front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hirelc.policy import Policy
+from hirelc.report.reading import Json, Run
+
+LISTED_BLOCKS = 30  # in a tooltip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rigorous measurement, on the search-validation split.
+
+    :param number: counts measurements from 0, as the files in candidates/ do
+    :param cycle: from 1, as people count
+    :param choices: of the policy, by kernel
+    """
+
+    number: int
+    cycle: int
+    origin: str
+    choices: Mapping[str, Json]
+    measurement: Json
+    decisions: Json
+    learned: Json
+    trained: Json
+
+    @property
+    def failure(self) -> str | None:
+        return self.measurement.get("failure")
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.measurement["size_bytes"])
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.measurement["accuracy"])
+
+    @property
+    def drop(self) -> float:
+        return float(self.measurement["drop_points"])
+
+    @property
+    def macs(self) -> int | None:
+        return self.measurement.get("macs")
+
+    @property
+    def predicted(self) -> float | None:
+        return self.learned.get("predicted_drop", self.decisions.get("predicted_drop"))
+
+    @property
+    def digest(self) -> str:
+        return Policy.from_json({"version": 1, "choices": self.choices}).digest
+
+
+def steps(run: Run) -> list[Step]:
+    """All measurements, failed ones included."""
+    found = []
+    for number, event in enumerate(run.all("measurement")):
+        measurement = event["measurement"]
+        found.append(
+            Step(
+                number,
+                int(event.get("cycle", 0)) + 1,
+                str(event.get("origin", "vote")),
+                choices_of(event.get("policy")),
+                measurement,
+                event.get("decisions") or {},
+                event.get("learned") or {},
+                event.get("trained") or {},
+            )
+        )
+    return found
+
+
+def choices_of(policy: Any) -> Mapping[str, Json]:
+    """Choices by kernel of a policy as the journal and result.json hold it."""
+    return policy["choices"] if isinstance(policy, Mapping) else {}
+
+
+def picked(run: Run, measured: Sequence[Step]) -> Step | None:
+    """The measurement whose policy got the long fine-tune; None before the search is over."""
+    digest = run.event("pick").get("policy")
+    return next((step for step in measured if step.failure is None and step.digest == digest), None)
+
+
+def best_so_far(run: Run, measured: Sequence[Step]) -> Step | None:
+    """The one that meets the goal's limits best: fewest limits broken, then least drop, then fewest bytes."""
+    goal, original = run.goal, run.original_bytes
+    limit = byte_limit(goal, original)
+
+    def rank(step: Step) -> tuple[bool, float, int]:
+        return limit is not None and step.size_bytes > limit, step.drop, step.size_bytes
+
+    standing = [step for step in measured if step.failure is None]
+    if goal.get("max_drop") is not None and limit is None:
+        # only the accuracy is limited: the smallest file that keeps it
+        kept = [step for step in standing if step.drop <= goal["max_drop"]]
+        return min(kept, key=lambda step: step.size_bytes, default=min(standing, key=rank, default=None))
+    return min(standing, key=rank, default=None)
+
+
+def byte_limit(goal: Json, original_bytes: int | None) -> int | None:
+    """The tightest limit on the file's length, in bytes; None when the goal sets none."""
+    limits = [goal["max_bytes"]] if goal.get("max_bytes") else []
+    if goal.get("ratio") and original_bytes:
+        limits.append(int(original_bytes / goal["ratio"]))
+    return min(limits, default=None)
+
+
+def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which of (bytes, accuracy) no other point beats in both."""
+    return [not any(b <= size and a >= score and (b, a) != (size, score) for b, a in points) for size, score in points]
+
+
+def policy_words(choices: Mapping[str, Json]) -> str:
+    """Bits, channels, types and granularities in a line."""
+    if not choices:
+        return "not recorded"
+    every = list(choices.values())
+    bits = sum(c["bits"] for c in every) / len(every)
+    keep = sum(c["keep_ratio"] for c in every) / len(every)
+    kinds = f"{_shares(every, 'number_type')}; {_shares(every, 'granularity')}"
+    return f"{bits:.1f} bits, {keep:.0%} of the channels on average; {kinds}"
+
+
+def policy_lines(choices: Mapping[str, Json], blocks: Mapping[str, Sequence[str]]) -> str:
+    """The bits of each block's kernels, a line a block."""
+    lines = [
+        f"{name}: {' '.join(_short(choices[kernel]) for kernel in kernels if kernel in choices)}"
+        for name, kernels in blocks.items()
+    ]
+    more = len(lines) - LISTED_BLOCKS
+    return "\n".join(lines[:LISTED_BLOCKS] + ([f"and {more} more blocks"] if more > 0 else []))
+
+
+def _short(choice: Json) -> str:
+    kept = "" if choice["keep_ratio"] >= 1 else f"·{choice['keep_ratio']:.0%}"
+    return f"{choice['bits']}{'f' if choice['number_type'] == 'float' else ''}{kept}"
+
+
+def _shares(choices: Sequence[Json], field: str) -> str:
+    counts: dict[str, int] = {}
+    for choice in choices:
+        counts[str(choice[field])] = counts.get(str(choice[field]), 0) + 1
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])).replace("_", " ")
