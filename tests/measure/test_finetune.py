@@ -72,7 +72,7 @@ def test_same_seed_same_weights(other: str) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_it() -> None:
-    broken = Task(loss=lambda logits, targets: logits.sum() * float("nan"), score=CLASSIFICATION.score, name="none")
+    broken = Task(loss=lambda logits, targets: logits.sum() * float("nan"), metric=CLASSIFICATION.metric, name="none")
     with pytest.raises(Diverged, match="nan after 0 images"):
         trainer(broken).finetune(damaged(), 640, name="a")
 

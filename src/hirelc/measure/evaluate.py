@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,30 +13,31 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hirelc.batches import Batches
 from hirelc.errors import DataError
-from hirelc.network.calling import call, logits_of, to_device
+from hirelc.network.calling import call, to_device
 from hirelc.task import Task
 
 
 def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cpu", precision: str = "fp32") -> float:
-    """The task's score over a whole split, in percent. The network's mode is restored.
+    """The task's metric over a whole split, in points. The network's mode is restored.
 
-    :raises DataError: the split is empty
+    :raises DataError: the split is empty, or the metric is no finite number on it
     """
     training = network.training
     network.eval()
-    total, count = 0.0, 0
+    meter, samples = task.meter(), 0
     try:
         with torch.inference_mode(), running(precision, device):
             for inputs, targets in data.epoch(0, training=False):
-                logits = logits_of(call(network, to_device(inputs, device))).float()
-                scores = task.score(logits, to_device(targets, device))
-                total += float(scores.sum())
-                count += scores.numel()
+                meter.add(task.outputs(call(network, to_device(inputs, device))), to_device(targets, device))
+                samples += len(targets)
     finally:
         network.train(training)
-    if count == 0:
+    if samples == 0:
         raise DataError("the split to evaluate on is empty")
-    return 100.0 * total / count
+    points = float(meter.points())
+    if not math.isfinite(points):
+        raise DataError(f"the {task.name} is {points} on {samples} samples: look at the targets, the metric and the network")
+    return points
 
 
 def native_precision(setting: str, device: str) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hirelc.batches import Batches, map_inputs
 from hirelc.errors import DataError
-from hirelc.network.calling import call, first_tensor, logits_of, to_device
+from hirelc.network.calling import call, first_tensor, to_device
 from hirelc.network.spec import NetworkSpec
+from hirelc.seeds import stream_seed
 from hirelc.task import Task
 
 
@@ -45,6 +46,9 @@ def fisher_sensitivity(
 ) -> Sensitivity:
     """One backward pass per sample, in eval mode; the square of a batch-mean gradient would be another thing.
 
+    A sample is one row of the batch, whatever its shape: a whole sequence or map has one gradient. A task without
+    targets draws them from what the network itself predicts.
+
     :raises DataError: no sample gives a finite gradient
     """
     training = network.training
@@ -55,11 +59,14 @@ def fisher_sensitivity(
     for weight in weights.values():
         weight.requires_grad_(True)
     used = done = 0
+    drawn = torch.Generator().manual_seed(stream_seed(seed, "labels"))
     try:
         for inputs, targets in data.epoch(seed, training=data.samples > samples):
             for i in range(min(len(first_tensor(inputs)), samples - done)):
                 one = to_device(map_inputs(inputs, lambda t, i=i: t[i : i + 1]), device)  # type: ignore[misc]
-                loss = task.loss(logits_of(call(network, one)).float(), targets[i : i + 1].to(device))
+                outputs = task.outputs(call(network, one))
+                target = targets[i : i + 1].to(device) if task.label is None else task.label(outputs.detach(), drawn)
+                loss = task.loss(outputs, target)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 done += 1
                 progress(done)

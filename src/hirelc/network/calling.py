@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from hirelc.batches import map_inputs
 from hirelc.errors import NetworkError
+from hirelc.task import logits_of as logits_of
 
 
 def call(network: nn.Module, inputs: Any, state: Mapping[str, Tensor] | None = None) -> Any:
@@ -29,23 +30,6 @@ def call(network: nn.Module, inputs: Any, state: Mapping[str, Tensor] | None = N
     if state is None:
         return network(*args, **kwargs)
     return functional_call(network, dict(state), args, kwargs)
-
-
-def logits_of(outputs: Any) -> Tensor:
-    """The tensor that the task is about: the output, its `logits`, or its first element."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    logits = getattr(outputs, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
-        return outputs["logits"]  # type: ignore[no-any-return]
-    if isinstance(outputs, tuple | list) and outputs:
-        return logits_of(outputs[0])
-    hidden = getattr(outputs, "last_hidden_state", None)
-    if isinstance(hidden, Tensor):
-        return hidden
-    raise NetworkError(f"the network returns {type(outputs).__name__}: expected a tensor, or an output with logits")
 
 
 def to_device(inputs: Any, device: torch.device | str) -> Any:
