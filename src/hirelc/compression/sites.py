@@ -1,0 +1,155 @@
+"""Where activations are quantized: at the input of every kernel, and behind every convolution's BatchNorm and ReLU.
+
+A tensor is quantized where it is made when a module returns it, so that all who read it (a residual path too) read
+the same; else at the outermost module that receives it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from hirelc.compression.dataflow import Flow, Key, Operation, record
+from hirelc.network.kernels import CONVOLUTIONS, TRANSPOSED
+
+CLIPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A site without its range.
+
+    :param low: what reads the tensor clips it at `low` and `high`, and so does the quantizer
+    :param group: places of one group share a range: they see the same values
+    """
+
+    module: str
+    side: Literal["input", "output"]
+    low: float
+    high: float
+    group: int
+
+
+def find_places(network: nn.Module, kernels: Sequence[str], run: Callable[[], Any]) -> tuple[tuple[Place, ...], dict[str, str]]:
+    """All places of a network, and the kernels that are left in float with the reason.
+
+    :param run: calls the network on an example input
+    """
+    flow = record(network, run)
+    finder = _Finder(flow)
+    left = {}
+    for name in kernels:
+        path = name.rpartition(".")[0]
+        module = network.get_submodule(path)
+        calls = flow.calls(path)
+        reason = _reason(flow, module, path, calls)
+        if reason:
+            left[name] = reason
+            continue
+        for operation in calls:
+            finder.put(finder.at_input(path, operation.inputs[0]))
+            if isinstance(module, CONVOLUTIONS):
+                finder.put(finder.behind(operation.outputs[0]))
+    return finder.places(), left
+
+
+def _reason(flow: Flow, module: nn.Module, path: str, calls: list[Operation]) -> str:
+    if not calls:
+        return "its module is not called: the network uses the weight by itself"
+    if isinstance(module, nn.Embedding):
+        return "its input are integers"
+    if isinstance(module, TRANSPOSED):
+        return "integer runtimes have no transposed convolution"
+    if not any(name == path for name, _ in flow.received):
+        return "its input is no floating-point tensor"
+    return ""
+
+
+@dataclass(frozen=True)
+class _Spot:
+    module: str
+    side: Literal["input", "output"]
+    low: float
+    high: float
+    key: Key  # the tensor whose values count, behind the clip
+
+
+class _Finder:
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.spots: list[_Spot] = []
+        self.makers: dict[Key, str] = {}
+        for module, key in flow.returned:
+            self.makers.setdefault(key, module)  # inner modules return first
+
+    def put(self, spot: _Spot | None) -> None:
+        if spot is not None:
+            self.spots.append(spot)
+
+    def at_input(self, path: str, key: Key) -> _Spot:
+        made = self.where_made(key)
+        if made is not None:
+            return made
+        takers = [m for m, k in self.flow.received if k == key and (m in (path, "") or path.startswith(m + "."))]
+        return _Spot(takers[0], "input", -math.inf, math.inf, key)
+
+    def behind(self, key: Key) -> _Spot | None:
+        """Behind the BatchNorm and the ReLU that alone read a convolution's result."""
+        reader = self.flow.sole_consumer(key)
+        if reader is not None and reader.kind == "batch_norm":
+            key = reader.outputs[0]
+            reader = self.flow.sole_consumer(key)
+        if reader is not None and reader.kind in CLIPS:
+            key = reader.outputs[0]
+        return self.where_made(key)
+
+    def where_made(self, key: Key) -> _Spot | None:
+        """At the module that returns the tensor, or in front of the ReLU that makes it."""
+        if key in self.makers:
+            return _Spot(self.makers[key], "output", -math.inf, math.inf, key)
+        operation = self.flow.producer.get(key)
+        if operation is None or operation.kind not in CLIPS or self.flow.sole_consumer(operation.inputs[0]) is not operation:
+            return None
+        before = operation.inputs[0]
+        if before not in self.makers:
+            return None
+        return _Spot(self.makers[before], "output", *CLIPS[operation.kind], key)
+
+    def places(self) -> tuple[Place, ...]:
+        """One per module and side; places that see the same values, or that one module joins, share a group."""
+        groups = _Groups()
+        merged: dict[tuple[str, Literal["input", "output"]], tuple[float, float]] = {}
+        for spot in self.spots:
+            at = (spot.module, spot.side)
+            low, high = merged.get(at, (spot.low, spot.high))
+            merged[at] = (min(low, spot.low), max(high, spot.high))
+            groups.join(at, self.origin(spot.key))
+        numbers: dict[object, int] = {}
+        return tuple(Place(*at, *clip, numbers.setdefault(groups.root(at), len(numbers))) for at, clip in merged.items())
+
+    def origin(self, key: Key) -> Key:
+        """The tensor whose values these are: back through what only moves or picks values."""
+        operation = self.flow.producer.get(key)
+        while operation is not None and operation.kind == "same_values":
+            key = operation.inputs[0]
+            operation = self.flow.producer.get(key)
+        return key
+
+
+class _Groups:
+    """Which things belong together (union-find)."""
+
+    def __init__(self) -> None:
+        self.parent: dict[object, object] = {}
+
+    def root(self, item: object) -> object:
+        while self.parent.setdefault(item, item) is not item:
+            item = self.parent[item]
+        return item
+
+    def join(self, a: object, b: object) -> None:
+        self.parent[self.root(a)] = self.root(b)
