@@ -10,9 +10,10 @@ from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step
 
 NETWORK = "network (budgets)"
-VOTE, FINAL = "vote", "measured policy"
+VOTE, FINAL = "vote", "measured"
 MOST_ROWS = 6_000  # of votes: a page of a very large network shows its last cycles
 
+_LEANINGS = ("accuracy first", "balanced", "size first")
 _TYPES, _GRANULARITIES = tuple(NumberType), tuple(Granularity)
 
 
@@ -68,9 +69,12 @@ def _reward(cycle: int, ensemble: str, index: int, agent: Json) -> Json:
 
 
 def agent_name(index: int, agent: Json) -> str:
-    """Members differ in what they weigh: see the method's reward."""
-    lean = ("accuracy-minded", "balanced", "size-minded")
-    return f"{agent.get('algorithm', 'agent')} {index + 1}" + (f", {lean[index]}" if index < len(lean) else "")
+    return f"{agent.get('algorithm', 'agent')} {index + 1}"
+
+
+def weighs(index: int) -> str:
+    """Members differ in what they weigh: see the reward in the method."""
+    return _LEANINGS[index] if index < len(_LEANINGS) else ""
 
 
 def vote_rows(run: Run, measured: Sequence[Step]) -> tuple[list[Json], str | None]:
@@ -95,16 +99,20 @@ def _votes_of(run: Run, step: Step) -> Iterator[Json]:
         names = blocks.get(record["block"], [])
         agents = record.get("agents", [])
         decode = _Decoder(run.config.get("search", {}), budgets[index] if index < len(budgets) else {})
-        ballots = [(agent_name(i, agents[i] if i < len(agents) else {}), a) for i, a in enumerate(record.get("members", []))]
-        for who, action in [*ballots, (VOTE, record.get("vote", []))]:
+        ballots = [
+            (agent_name(i, agents[i] if i < len(agents) else {}), weighs(i), action)
+            for i, action in enumerate(record.get("members", []))
+        ]
+        for who, leaning, action in [*ballots, (VOTE, "", record.get("vote", []))]:
             for place, name in enumerate(names):
                 numbers = action[4 * place : 4 * place + 4]
                 if len(numbers) == 4:
-                    yield {"cycle": step.cycle, "kernel": short_name(name), "who": who, **decode(*numbers)}
+                    said = {"cycle": step.cycle, "kernel": short_name(name), "who": who, "weighs": leaning}
+                    yield {**said, **decode(*numbers)}
         for name in names:
             choice = step.choices.get(name)
             if choice is not None:
-                yield {"cycle": step.cycle, "kernel": short_name(name), "who": FINAL, **_plain(choice)}
+                yield {"cycle": step.cycle, "kernel": short_name(name), "who": FINAL, "weighs": "", **_plain(choice)}
 
 
 class _Decoder:

@@ -18,6 +18,7 @@ class _Palette:
     ink: str
     soft: str
     grid: str
+    rest: str
     paper: str
     series: tuple[str, ...]
     ramp: tuple[str, ...]
@@ -30,6 +31,7 @@ _LIGHT = _Palette(
     ink="#1b2430",
     soft="#5a6675",
     grid="#e4e8ed",
+    rest="#d3d9e0",
     paper="#ffffff",
     series=("#0b6fb8", "#d55e00", "#00835f", "#a8558a", "#946c00", "#4b4f56", "#2a9bd0"),
     ramp=("#dcebf7", "#b5d5ec", "#86bbdd", "#559dca", "#2f7db3", "#175c92", "#083a66"),
@@ -41,6 +43,7 @@ _DARK = _Palette(
     ink="#e6eaf0",
     soft="#a3afbd",
     grid="#2c3540",
+    rest="#3d4855",
     paper="#171d25",
     series=("#62b5ee", "#f08a4b", "#35c69b", "#d98fc0", "#e0b43c", "#b4bcc6", "#9ad8f5"),
     ramp=("#1d3449", "#22486a", "#2a608f", "#3a7fb6", "#5ba0d3", "#8dc3e9", "#cbe6f8"),
@@ -85,12 +88,12 @@ def config(dark: bool = False, paper: bool = False) -> Json:
             "columns": 4,
         },
         "header": {"labelColor": p.ink, "titleColor": p.soft},
-        "text": {"fill": p.ink, "fontSize": 12},
-        "rule": {"stroke": p.soft},
+        "text": {"color": p.ink, "fontSize": 12},
+        "rule": {"color": p.soft},
         "point": {"filled": True, "size": 90},
         "range": {
             "category": list(p.series),
-            "ordinal": list(p.ramp),
+            "ordinal": {"scheme": list(p.ramp)},
             "ramp": list(p.ramp),
             "heatmap": list(p.ramp),
             "diverging": list(p.diverging),
@@ -98,12 +101,11 @@ def config(dark: bool = False, paper: bool = False) -> Json:
         },
         "style": {
             "edge": {"stroke": p.paper, "strokeWidth": 1.5},
-            "rest": {"fill": p.grid},
-            "on-pale": {"fill": p.on_pale},
-            "on-deep": {"fill": p.on_deep},
-            "quiet": {"fill": p.soft, "stroke": None, "fontSize": 11},
-            "limit": {"stroke": p.soft, "strokeDash": [4, 4]},
-            "ring": {"stroke": p.ink, "strokeWidth": 1.8, "fill": "transparent"},
-            "strong": {"fill": p.ink, "fontWeight": "bold"},
+            "rest": {"color": p.rest},
+            "on-pale": {"color": p.on_pale},
+            "on-deep": {"color": p.on_deep},
+            "quiet": {"color": p.soft, "fontSize": 11},
+            "limit": {"color": p.soft, "strokeDash": [4, 4]},
+            "ring": {"color": p.ink, "strokeWidth": 1.8},
         },
     }

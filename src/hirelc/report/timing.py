@@ -12,6 +12,8 @@ from hirelc.report.reading import Json, Run, moment
 
 SILENCE_SECONDS = 900.0  # without an event, after which a run may be dead; longer where its own steps took longer
 
+LEAST_SECONDS = 0.05  # what is shorter is no phase of its own
+
 _PHASES = {
     "network": "looking at the network",
     "baseline": "measuring the original",
@@ -53,7 +55,7 @@ def spans(run: Run) -> list[Span]:
             found += [Span(AGENTS, cycle, gap - measuring), Span(MEASURING, cycle, measuring)]
         else:
             found.append(Span(_PHASES.get(kind, OTHER), None, gap))
-    return [span for span in _summed(found) if span.seconds > 0]
+    return [span for span in _summed(found) if span.seconds >= LEAST_SECONDS]
 
 
 def _is_break(before: Json, event: Json) -> bool:

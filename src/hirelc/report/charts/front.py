@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hirelc.report.charts.chart import Chart, View, name, number, tips, view
@@ -90,80 +91,88 @@ def front_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
 
 def _views(run: Run, kinds: Sequence[str], control: bool) -> list[View]:
     uncompressed = f"datum.kind === '{ORIGINAL}' || datum.kind === '{CONTROL}'"
-    near = {"transform": [{"filter": f"!({uncompressed})"}]}
-    levels = [{"y": run.baseline, "text": "original"}] if run.baseline is not None else []
+    only = {"filter": f"!({uncompressed})"}
+    wide = _Frame("bytes of the whole file, logarithmic", {"type": "log", "nice": False, "padding": 24}, "~s", 6, "left")
+    close = _Frame("bytes of the whole file", {"zero": False, "nice": True, "padding": 24}, ",.0f", 4, "right")
+    levels = [] if run.baseline is None else close.level(run.baseline, "original", "left")
     if control:
-        levels.append({"y": run.event("control")["accuracy"], "text": "control"})
-    wide = [*_limits(run), *_points(kinds, log=True)]
-    close = [*_limits(run), *_levels(levels), *_points([k for k in kinds if k not in (ORIGINAL, CONTROL)], log=False)]
-    return [view("With fp32", 360, layer=wide), view("Close-up", 360, layer=[_shown(layer, near) for layer in close])]
-
-
-def _shown(layer: Json, near: Json) -> Json:
-    if "data" in layer:
-        return layer
-    return {**layer, "transform": [*near["transform"], *layer.get("transform", [])]}
-
-
-def _points(kinds: Sequence[str], log: bool) -> list[Json]:
-    scale: Json = {"type": "log", "nice": False, "padding": 24} if log else {"zero": False, "nice": True, "padding": 24}
-    position = {
-        "x": number("bytes", "bytes of the whole file" + (" (log)" if log else ""), scale=scale, axis=_bytes_axis(log)),
-        "y": number("accuracy", "accuracy, %", scale={"zero": False, "padding": 20}),
-    }
-    shape = name("kind", None, scale={"domain": list(kinds)})
-    tooltip = tips("point", "kind", ("bytes", ","), ("ratio", ".2f"), ("accuracy", ".2f"), ("lost", "+.2f"), "policy", "bits")
+        levels += close.level(run.event("control")["accuracy"], "control", "right")
+    compressed = [kind for kind in kinds if kind not in (ORIGINAL, CONTROL)]
+    points = [{**layer, "transform": [only, *layer.get("transform", [])]} for layer in close.points(compressed)]
     return [
-        {
-            "transform": [{"filter": "datum.front === 'yes'"}],
-            "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.5, "style": "limit", "aria": False},
-            "encoding": {**position, "order": number("bytes", None)},
-        },
-        {
-            "transform": [{"filter": "datum.picked === 'yes'"}],
-            "mark": {"type": "point", "size": 420, "style": "ring", "filled": False, "aria": False, "tooltip": None},
-            "encoding": position,
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 0.95},
-            "encoding": {**position, "color": shape, "shape": shape, "tooltip": tooltip},
-        },
+        view("With fp32", 360, layer=[*wide.limits(run), *wide.points(kinds)]),
+        view("Close-up", 360, layer=[*close.limits(run), *levels, *points]),
     ]
 
 
-def _bytes_axis(log: bool) -> Json:
-    return {"format": "~s", "tickCount": 6} if log else {"format": ",", "tickCount": 5, "labelFlush": False}
+@dataclass(frozen=True)
+class _Frame:
+    """The axes of a view, which all its layers share.
 
+    :param side: of the limit on bytes, where its words have room
+    """
 
-def _limits(run: Run) -> list[Json]:
-    """The goal: a file no larger than this, an accuracy no lower than that."""
-    layers = []
-    limit = byte_limit(run.goal, run.original_bytes)
-    if limit is not None:
-        layers += _rule("x", limit, f"goal: {limit:,} bytes")
-    if run.goal.get("max_drop") is not None and run.baseline is not None:
-        least = run.baseline - run.goal["max_drop"]
-        layers += _rule("y", least, f"goal: {least:.2f} %")
-    return layers
+    title: str
+    scale: Json
+    pattern: str
+    ticks: int
+    side: str
 
+    def x(self, field: str) -> Json:
+        axis = {"format": self.pattern, "tickCount": self.ticks}
+        return number(field, self.title, scale=self.scale, axis=axis)
 
-def _levels(levels: Sequence[Json]) -> list[Json]:
-    return [layer for level in levels for layer in _rule("y", level["y"], f"{level['text']} {level['y']:.2f} %", dash=False)]
+    def y(self, field: str) -> Json:
+        return number(field, "accuracy, %", scale={"zero": False, "padding": 20})
 
+    def points(self, kinds: Sequence[str]) -> list[Json]:
+        position = {"x": self.x("bytes"), "y": self.y("accuracy")}
+        kind = name("kind", None, scale={"domain": list(kinds)})
+        values = (("bytes", ","), ("ratio", ".2f"), ("accuracy", ".2f"), ("lost", "+.2f"))
+        return [
+            {
+                "transform": [{"filter": "datum.front === 'yes'"}],
+                "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.6, "style": "limit", "aria": False},
+                "encoding": {**position, "order": number("bytes", None)},
+            },
+            {
+                "transform": [{"filter": "datum.picked === 'yes'"}],
+                "mark": {"type": "point", "size": 420, "style": "ring", "filled": False, "aria": False, "tooltip": None},
+                "encoding": position,
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 0.95},
+                "encoding": {
+                    **position,
+                    "color": kind,
+                    "shape": kind,
+                    "tooltip": tips("point", "kind", *values, "policy", "bits"),
+                },
+            },
+        ]
 
-def _rule(channel: str, value: float, words: str, dash: bool = True) -> list[Json]:
-    data = {"values": [{"at": value, "words": words}]}
-    along = {channel: number("at", None)}
-    if channel == "x":
-        text: Json = {"align": "right", "dx": -5, "baseline": "top", "y": 2}
-    else:
-        text = {"align": "right", "baseline": "bottom", "dy": -3, "x": "width"}
-    rule: Json = {"type": "rule", "aria": False, "opacity": 0.8, "strokeDash": [4, 4] if dash else [1, 0]}
-    return [
-        {"data": data, "mark": rule, "encoding": along},
-        {
-            "data": data,
-            "mark": {"type": "text", "style": "quiet", "aria": False, **text},
-            "encoding": {**along, "text": {"field": "words"}},
-        },
-    ]
+    def limits(self, run: Run) -> list[Json]:
+        """The goal: a file no larger than this, an accuracy no lower than that."""
+        layers = []
+        limit = byte_limit(run.goal, run.original_bytes)
+        if limit is not None:
+            data = {"values": [{"at": limit, "words": f"goal: {limit:,} bytes"}]}
+            place = {"align": self.side, "dx": 6 if self.side == "left" else -6, "baseline": "top", "y": 2}
+            layers += self._rule(data, {"x": self.x("at")}, place, [4, 4])
+        if run.goal.get("max_drop") is not None and run.baseline is not None:
+            layers += self.level(run.baseline - run.goal["max_drop"], "goal", "right", [4, 4])
+        return layers
+
+    def level(self, accuracy: float, words: str, side: str, dash: Sequence[int] = (1, 0)) -> list[Json]:
+        """A line across the chart, with words at one of its ends."""
+        data = {"values": [{"at": accuracy, "words": f"{words}: {accuracy:.2f} %"}]}
+        place = {"align": side, "baseline": "bottom", "dy": -3, "x": 2 if side == "left" else "width"}
+        return self._rule(data, {"y": self.y("at")}, place, dash)
+
+    def _rule(self, data: Json, along: Json, place: Json, dash: Sequence[int]) -> list[Json]:
+        rule = {"type": "rule", "aria": False, "opacity": 0.8, "strokeDash": list(dash)}
+        words = {"type": "text", "style": "quiet", "aria": False, "tooltip": None, **place}
+        return [
+            {"data": data, "mark": rule, "encoding": along},
+            {"data": data, "mark": words, "encoding": {**along, "text": {"field": "words"}}},
+        ]
