@@ -1,7 +1,8 @@
 """Batches of samples: how everything that trains or measures reads its data.
 
 A batch is a pair `(inputs, targets)`. Inputs are one tensor, a tuple of tensors or a dict of tensors, first
-dimension the batch; targets are one tensor. Every epoch is a function of its seed alone.
+dimension the batch; targets are one tensor, of shape (batch, 0) where there are none. Every epoch is a function of
+its seed alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hirelc.seeds import stream_seed
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 Batch = tuple[Inputs, Tensor]
+Normalisation = tuple[float | tuple[float, ...], float | tuple[float, ...]]
 
 MAX_SHIFT = 2
 AUGMENTATIONS = (None, "shift", "shift-flip")
@@ -58,39 +60,42 @@ def shift_flip(images: Tensor, generator: torch.Generator, flip: bool = True) ->
 
 
 class TensorBatches:
-    """Samples held in memory as two tensors.
+    """Samples held in memory.
 
-    :param x: (samples, ...); uint8 pixels stay uint8 in memory and leave as float32 / 255
-    :param y: (samples, ...) targets
+    :param x: (samples, ...), or a tuple or dict of such; uint8 pixels stay uint8 in memory and leave as float32 / 255
+    :param y: (samples, ...) targets; `no_targets(samples)` where there are none
     :param augment: None, "shift" or "shift-flip" (images only), applied in training epochs
-    :param normalise: (mean, std) subtracted from and divided into uint8 pixels after the division by 255
+    :param normalise: (mean, std), numbers or one for each channel, subtracted from and divided into uint8 pixels after
+        the division by 255
     :raises DataError: empty, lengths that differ, an unknown augmentation or one that needs images
     """
 
     def __init__(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         batch_size: int = 128,
         augment: str | None = None,
-        normalise: tuple[float, float] | None = None,
+        normalise: Normalisation | None = None,
     ) -> None:
-        if len(x) != len(y):
-            raise DataError(f"{len(x)} inputs but {len(y)} labels: give one label for each input")
-        if len(x) == 0:
+        lengths = {len(tensor) for tensor in tensors_of(x)}
+        if lengths != {len(y)}:
+            raise DataError(f"{', '.join(map(str, sorted(lengths)))} inputs but {len(y)} labels: give one label for each input")
+        if len(y) == 0:
             raise DataError("the data set is empty: give at least one sample")
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, not {batch_size}")
         if augment not in AUGMENTATIONS:
             raise DataError(f"unknown augmentation {augment!r}: use one of {', '.join(map(str, AUGMENTATIONS))}")
-        if augment and x.dim() != 4:
-            raise DataError(f"{augment!r} needs images (samples, channels, height, width), not shape {tuple(x.shape)}")
+        if augment and (not isinstance(x, Tensor) or x.dim() != 4):
+            shape = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise DataError(f"{augment!r} needs images (samples, channels, height, width), not {shape}")
         self.x, self.y = x, y
         self.batch_size, self.augment, self.normalise = batch_size, augment, normalise
 
     @property
     def samples(self) -> int:
-        return len(self.x)
+        return len(self.y)
 
     def epoch(self, seed: int, training: bool) -> Iterator[Batch]:
         order = torch.arange(self.samples)
@@ -101,15 +106,19 @@ class TensorBatches:
             end -= self.samples % self.batch_size if self.samples > self.batch_size else 0
         for start in range(0, end, self.batch_size):
             rows = order[start : min(start + self.batch_size, end)]
-            images = self.x[rows]
-            if training and self.augment:
-                images = shift_flip(images, generator, flip=self.augment == "shift-flip")
-            yield self._ready(images), self.y[rows]
+            inputs = map_inputs(self.x, lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
+            if training and self.augment and isinstance(inputs, Tensor):
+                inputs = shift_flip(inputs, generator, flip=self.augment == "shift-flip")
+            yield map_inputs(inputs, self._ready), self.y[rows]
 
     def _ready(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:
             return x
-        mean, std = self.normalise or (0.0, 1.0)
+        if self.normalise is None:
+            return x.float().div_(255.0)
+        mean, std = (torch.tensor(part, dtype=torch.float32) for part in self.normalise)
+        if mean.dim():
+            mean, std = (part.reshape(-1, *[1] * (x.dim() - 2)) for part in (mean, std))
         return x.float().div_(255.0).sub_(mean).div_(std)
 
 
@@ -120,11 +129,12 @@ class LoaderBatches:
     and set back between batches, so that neither the caller nor the loader disturbs the other.
     """
 
-    def __init__(self, loader: Iterable[Any], samples: int | None = None) -> None:
+    def __init__(self, loader: Iterable[Any], samples: int | None = None, labelled: bool = True) -> None:
         if isinstance(loader, Iterator):
             raise DataError("the data can be read only once: give a DataLoader or a list of batches, not an iterator")
         self.loader = loader
         self._samples = samples
+        self._labelled = labelled
 
     @property
     def samples(self) -> int:
@@ -133,7 +143,7 @@ class LoaderBatches:
         return self._samples
 
     def epoch(self, seed: int, training: bool) -> Iterator[Batch]:
-        return _read(self._loader(training), seed)
+        return _read(self._loader(training), seed, self._labelled)
 
     def _loader(self, training: bool) -> Iterable[Any]:
         return self.loader
@@ -142,12 +152,12 @@ class LoaderBatches:
 class DatasetBatches(LoaderBatches):
     """A map-style Dataset of `(x, y)` items; shuffled in training epochs, in order otherwise."""
 
-    def __init__(self, dataset: Dataset[Any], batch_size: int) -> None:
+    def __init__(self, dataset: Dataset[Any], batch_size: int, labelled: bool = True) -> None:
         count = len(dataset)  # type: ignore[arg-type]
         if count == 0:
             raise DataError("the data set is empty: give at least one sample")
         self._for_training = DataLoader(dataset, batch_size, shuffle=True, drop_last=count > batch_size)
-        super().__init__(DataLoader(dataset, batch_size), samples=count)
+        super().__init__(DataLoader(dataset, batch_size), samples=count, labelled=labelled)
 
     def _loader(self, training: bool) -> Iterable[Any]:
         return self._for_training if training else self.loader
@@ -181,33 +191,61 @@ class Sealed:
         return self._batches.epoch(seed, training=False)
 
 
-def as_batches(data: object, batch_size: int = 128) -> Batches:
+def no_targets(samples: int) -> Tensor:
+    """What stands in the place of targets where there are none."""
+    return torch.empty(samples, 0)
+
+
+def as_batches(data: object, batch_size: int = 128, labelled: bool = True) -> Batches:
     """Batches of whatever holds samples: Batches, a DataLoader, a Dataset, `(x, y)`, or an iterable of batches.
 
+    :param labelled: False takes inputs alone as well: one tensor, a tuple or dict of tensors, a Dataset or loader of such
     :raises DataError: nothing of these, or a pair whose lengths differ
     """
     if isinstance(data, Batches):
         return data
     if isinstance(data, DataLoader):
-        return LoaderBatches(data, samples=_loader_samples(data))
+        return LoaderBatches(data, _loader_samples(data), labelled)
     if isinstance(data, TensorDataset) and len(data.tensors) == 2:
         return TensorBatches(data.tensors[0], data.tensors[1], batch_size)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__"):
-        return DatasetBatches(data, batch_size)
-    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in data):
-        return TensorBatches(torch.as_tensor(data[0]), torch.as_tensor(data[1]), batch_size)
+        return DatasetBatches(data, batch_size, labelled)
+    if isinstance(data, tuple | list) and len(data) == 2 and _is_array(data[1]) and (inputs := _arrays(data[0])) is not None:
+        return TensorBatches(inputs, torch.as_tensor(data[1]), batch_size)
+    if not labelled and (inputs := _arrays(data)) is not None:
+        return TensorBatches(inputs, no_targets(batch_length(inputs)), batch_size)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping | Tensor | np.ndarray):
-        return LoaderBatches(data)
+        return LoaderBatches(data, None, labelled)
     raise DataError(
         f"cannot read batches from a {type(data).__name__}: give a DataLoader, a Dataset of (x, y), or two tensors (x, y)"
     )
 
 
+def _is_array(data: object) -> bool:
+    return isinstance(data, Tensor | np.ndarray)
+
+
+def _arrays(data: object) -> Inputs | None:
+    """Whole inputs in memory as tensors; None where this is something else."""
+    if _is_array(data):
+        return torch.as_tensor(data)
+    if isinstance(data, Mapping) and data and all(map(_is_array, data.values())):
+        return {str(name): torch.as_tensor(part) for name, part in data.items()}
+    if isinstance(data, tuple) and data and all(map(_is_array, data)):
+        return tuple(torch.as_tensor(part) for part in data)
+    return None
+
+
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """All tensors of the inputs."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
+
+
 def batch_length(batch: Inputs) -> int:
     """Samples in the inputs (or targets) of one batch."""
-    if isinstance(batch, Tensor):
-        return len(batch)
-    return len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch[0])
+    return len(tensors_of(batch)[0])
 
 
 def map_inputs(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
@@ -246,11 +284,17 @@ def _joined(parts: list[Inputs]) -> Inputs:
     return joined if isinstance(first, Mapping) else tuple(joined.values())  # type: ignore[return-value]
 
 
-def split_batch(batch: object) -> Batch:
+def split_batch(batch: object, labelled: bool = True) -> Batch:
     """Inputs and targets of what a loader gave: `(x, y)`, `(x1, x2, ..., y)` or a dict with "labels".
 
+    :param labelled: False takes a batch without targets as well: a tensor, `(x,)`, or a dict without "labels"
     :raises DataError: any other form
     """
+    if not labelled and isinstance(batch, tuple | list) and len(batch) == 1:
+        batch = batch[0]
+    if not labelled and (isinstance(batch, Tensor) or (isinstance(batch, Mapping) and "labels" not in batch)):
+        inputs = {str(k): torch.as_tensor(v) for k, v in batch.items()} if isinstance(batch, Mapping) else batch
+        return inputs, no_targets(batch_length(inputs))
     if isinstance(batch, Mapping):
         if "labels" not in batch:
             raise DataError(f'a batch is a dict without "labels" (it has {sorted(map(str, batch))}): add them')
@@ -292,7 +336,7 @@ def _seed_loader(loader: Iterable[Any], seed: int) -> None:
             generator.manual_seed(seed)
 
 
-def _read(loader: Iterable[Any], seed: int) -> Iterator[Batch]:
+def _read(loader: Iterable[Any], seed: int, labelled: bool = True) -> Iterator[Batch]:
     """Reads a loader under its own random state, which is swapped in for each batch and out again before the yield."""
     caller = _random_state()
     try:
@@ -315,4 +359,4 @@ def _read(loader: Iterable[Any], seed: int) -> Iterator[Batch]:
             _set_random_state(caller)
         if batch is None:
             return
-        yield split_batch(batch)
+        yield split_batch(batch, labelled)

@@ -12,20 +12,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from hirelc.batches import (
-    AUGMENTATIONS,
     Batches,
     DatasetBatches,
     LoaderBatches,
@@ -35,10 +31,14 @@ from hirelc.batches import (
     first_samples,
     map_inputs,
 )
-from hirelc.data_checks import check_classes, check_inputs, check_labels, checked_pair, look_through
+from hirelc.data_checks import check_inputs, check_labels, checked_pair, look_through
 from hirelc.errors import DataError
 from hirelc.idx import find_idx_files, read_idx
-from hirelc.seeds import stream_seed
+from hirelc.sources.arrays import npz, npz_tables, read_npz
+from hirelc.sources.base import Request, Source, Splits, in_memory, pixel_statistics
+from hirelc.sources.hub import hf_dataset
+from hirelc.sources.images import imagefolder
+from hirelc.sources.texts import csv_texts
 
 __all__ = [
     "Batches",
@@ -66,51 +66,7 @@ FASHION_MNIST_LABELS = (9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9, 5, 5, 7, 9, 1, 0, 6,
 CHECKED_SAMPLES = 4096
 
 
-@dataclass(frozen=True)
-class Splits:
-    """A data set as the search sees it.
-
-    :param train: for fine-tuning, sensitivity and calibration
-    :param validation: what every policy of the search is measured on
-    :param test: sealed until the search is over; None when there is no such split
-    :param description: one line for people: what it is and how it is split
-    :param classes: labels run from 0 to classes - 1
-    """
-
-    train: Batches
-    validation: Batches
-    test: Sealed | None
-    description: str
-    classes: int
-
-    def check_classes(self, outputs: int) -> None:
-        """:raises DataError: the labels do not fit a network with that many outputs"""
-        check_classes(self.classes, outputs, self.description)
-
-
-@dataclass(frozen=True)
-class Request:
-    """How a data set is wanted. `augment` is "auto" (what suits the source), None, "shift" or "shift-flip"."""
-
-    batch_size: int = 128
-    train_limit: int | None = None
-    augment: str | None = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise DataError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.train_limit is not None and self.train_limit < 1:
-            raise DataError(f"train_limit must be at least 1, not {self.train_limit}")
-        if self.augment not in (*AUGMENTATIONS, "auto"):
-            raise DataError(f"unknown augmentation {self.augment!r}: use auto, {', '.join(map(str, AUGMENTATIONS))}")
-
-    def augmentation(self, suits: str | None) -> str | None:
-        return suits if self.augment == "auto" else self.augment
-
-
-Source = Callable[[str, Request], Splits]
-SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, Source] = {"npz": npz, "imagefolder": imagefolder, "csv": csv_texts, "hf-dataset": hf_dataset}
 
 
 def source(name: str) -> Callable[[Source], Source]:
@@ -124,18 +80,26 @@ def source(name: str) -> Callable[[Source], Source]:
 
 
 def load_data(
-    spec: str, *, batch_size: int = 128, train_limit: int | None = None, augment: str | None = "auto", seed: int = 0
+    spec: str,
+    *,
+    batch_size: int = 128,
+    train_limit: int | None = None,
+    augment: str | None = "auto",
+    seed: int = 0,
+    **wishes: Any,
 ) -> Splits:
     """The data set that `spec` names, checked and split.
 
-    :param spec: "demo", "fashion-mnist", "fashion-mnist:DIR", "idx:DIR", "npz:FILE", "python:module:function",
-        a folder with four idx files, or a .npz file
+    :param spec: "demo", "fashion-mnist", "fashion-mnist:DIR", "idx:DIR", "npz:FILE", "imagefolder:DIR",
+        "csv:FILE:text,label", "hf-dataset:NAME_OR_DIR", "python:module:function", a folder with four idx files, or a
+        .npz file
     :param train_limit: use only the first so many training samples
     :param augment: "auto" (what suits the source), None, "shift" or "shift-flip"
     :param seed: decides the split where the data set brings none
+    :param wishes: the other fields of `Request`: targets, image, normalise, tokenizer, max_tokens, classes
     :raises DataError: missing, damaged or unusable data
     """
-    request = Request(batch_size, train_limit, augment, seed)
+    request = Request(batch_size, train_limit, augment, seed, **wishes)
     name, _, rest = spec.partition(":")
     if name in SOURCES:
         return SOURCES[name](rest, request)
@@ -151,7 +115,7 @@ def load_data(
 
 
 def make_splits(
-    train: object, validation: object, test: object = None, *, request: Request | None = None, description: str = "given data"
+    train: object, validation: object, test: Any = None, *, request: Request | None = None, description: str = "given data"
 ) -> Splits:
     """Splits of whatever holds samples (see `as_batches`), after a look at each: all of validation and the start of train.
 
@@ -161,14 +125,16 @@ def make_splits(
     if request.train_limit is not None:
         train = _limited(train, request.train_limit)
     parts = {
-        "train": as_batches(train, request.batch_size),
-        "validation": as_batches(validation, request.batch_size),
+        "train": as_batches(train, request.batch_size, request.labelled),
+        "validation": as_batches(validation, request.batch_size, request.labelled),
     }
     classes = 0
     for name, batches in parts.items():
         limit = CHECKED_SAMPLES if name == "train" else None
-        classes = max(classes, look_through(batches, f"{description}, {name} split", limit))
-    sealed = test if isinstance(test, Sealed) or test is None else Sealed(as_batches(test, request.batch_size))
+        classes = max(classes, look_through(batches, f"{description}, {name} split", limit, request.targets).classes)
+    sealed = test
+    if test is not None and not isinstance(test, Sealed):
+        sealed = Sealed(as_batches(test, request.batch_size, request.labelled))
     return Splits(parts["train"], parts["validation"], sealed, description, classes)
 
 
@@ -201,18 +167,18 @@ def _idx_splits(folder: Path, request: Request, is_fashion: bool) -> Splits:
     classes = 10 if is_fashion else int(y.max()) + 1
     check_labels(y, classes, str(files[1]))
     check_labels(test_y, classes, str(files[3]))
-    pixels = FASHION_MNIST_PIXELS if is_fashion else _pixel_statistics(x)
+    pixels = FASHION_MNIST_PIXELS if is_fashion else pixel_statistics(x)
     # Of Fashion-MNIST's 60,000 training images, the last 5,000 are the search-validation split.
     held_out = max(1, len(x) // 12)
     if len(x) < 2:
         raise DataError(f"{files[0]}: one image cannot be split into train and validation: give at least two")
-    tables = {
+    tables: dict[str, tuple[Any, Tensor]] = {
         "train": (x[:-held_out], y[:-held_out]),
         "validation": (x[-held_out:], y[-held_out:]),
         "test": (test_x, test_y),
     }
     title = "Fashion-MNIST" if is_fashion else "idx images"
-    return _in_memory(tables, request, title, str(folder), classes, "shift-flip" if is_fashion else "shift", pixels)
+    return in_memory(tables, request, title, str(folder), classes, "shift-flip" if is_fashion else "shift", pixels)
 
 
 @source("demo")
@@ -220,17 +186,9 @@ def _demo(rest: str, request: Request) -> Splits:
     if rest:
         raise DataError(f"demo:{rest}: the bundled data set takes no argument: use demo")
     with resources.as_file(resources.files("hirelc") / "demo_data" / "fashion_mnist_part.npz") as path:
-        arrays = _read_npz(path)
-    tables = _npz_tables(arrays, "demo", request.seed)
-    return _in_memory(tables, request, "Fashion-MNIST (bundled part)", "demo", 10, "shift-flip", FASHION_MNIST_PIXELS)
-
-
-@source("npz")
-def _npz(rest: str, request: Request) -> Splits:
-    path = Path(rest).expanduser()
-    tables = _npz_tables(_read_npz(path), rest, request.seed)
-    classes = max(int(y.max()) for _, y in tables.values()) + 1
-    return _in_memory(tables, request, path.name, rest, classes, None, None)
+        arrays = read_npz(path)
+    tables = npz_tables(arrays, "demo", request)
+    return in_memory(tables, request, "Fashion-MNIST (bundled part)", "demo", 10, "shift-flip", FASHION_MNIST_PIXELS)
 
 
 @source("python")
@@ -254,78 +212,11 @@ def _python(rest: str, request: Request) -> Splits:
     return make_splits(*parts, request=request, description=rest)
 
 
-def _pixel_statistics(x: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 pixels / 255, to four digits."""
-    counts = torch.bincount(x.flatten(), minlength=256).double()
-    values = torch.arange(256).double() / 255
-    mean = (counts * values).sum() / counts.sum()
-    std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
-    return round(float(mean), 4), max(round(float(std), 4), 1e-4)
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file: give a .npz file with the arrays x and y")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a readable .npz of plain arrays ({error}): write it with numpy.savez(path, x=x, y=y)"
-        ) from error
-
-
-def _npz_tables(arrays: dict[str, np.ndarray[Any, Any]], where: str, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """The splits in an archive; those that it lacks are carved out of x, y, a tenth each, by the seed."""
-    tables = {}
-    for name, suffix in (("train", ""), ("validation", "_val"), ("test", "_test")):
-        keys = [key + suffix for key in "xy"]
-        found = [key in arrays for key in keys]
-        if any(found) != all(found) or (not suffix and not all(found)):
-            missing = " and ".join(key for key, there in zip(keys, found, strict=True) if not there)
-            raise DataError(f"{where}: the array {missing} is missing: save x and y, and if you have them x_test and y_test")
-        if all(found):
-            tables[name] = checked_pair(arrays[keys[0]], arrays[keys[1]], where + (f" ({keys[0]})" if suffix else ""), None)
-    x, y = tables["train"]
-    missing_splits = [name for name in ("validation", "test") if name not in tables]
-    part = max(1, len(x) // 10)
-    if len(x) <= part * len(missing_splits):
-        raise DataError(f"{where}: {len(x)} samples are too few to carve out {' and '.join(missing_splits)}: give more")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(stream_seed(seed, "split")))
-    for name in missing_splits:
-        rows, order = order[:part].sort().values, order[part:]
-        tables[name] = (x[rows], y[rows])
-    rows = order.sort().values
-    tables["train"] = (x[rows], y[rows]) if missing_splits else (x, y)
-    return tables
-
-
-def _in_memory(
-    tables: dict[str, tuple[Tensor, Tensor]],
-    request: Request,
-    title: str,
-    where: str,
-    classes: int,
-    suits: str | None,
-    pixels: tuple[float, float] | None,
-) -> Splits:
-    """Splits over tensors in memory. `suits` is the augmentation that "auto" means; `pixels` is (mean, std)."""
-    shape = tables["train"][0].shape[1:]
-    for name, (x, y) in tables.items():
-        if x.shape[1:] != shape:
-            raise DataError(f"{where}: {name} images are {tuple(x.shape[1:])}, training images {tuple(shape)}: make them alike")
-        check_labels(y, classes, f"{where}, {name} labels")
-    x, y = (part[: request.train_limit] for part in tables["train"])
-    train = TensorBatches(x, y, request.batch_size, request.augmentation(suits), pixels)
-    held = {name: TensorBatches(*tables[name], request.batch_size, None, pixels) for name in ("validation", "test")}
-    counts = f"{train.samples} train, {held['validation'].samples} search-validation, {held['test'].samples} test"
-    return Splits(train, held["validation"], Sealed(held["test"]), f"{title}: {counts}", classes)
-
-
 def _limited(data: object, limit: int) -> object:
     """The first `limit` samples of a training set."""
     if isinstance(data, TensorBatches):
-        return TensorBatches(data.x[:limit], data.y[:limit], data.batch_size, data.augment, data.normalise)
+        x = map_inputs(data.x, lambda tensor: tensor[:limit])
+        return TensorBatches(x, data.y[:limit], data.batch_size, data.augment, data.normalise)
     if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in data):
         return data[0][:limit], data[1][:limit]
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__"):

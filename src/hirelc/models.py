@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from hirelc.batches import Batches, first_samples
 from hirelc.errors import DataError, NetworkError, RunError
-from hirelc.network.calling import call, logits_of, to_device
+from hirelc.network.calling import call, to_device
 from hirelc.seeds import stream_seed
+from hirelc.task import CLASSIFICATION, Task, named_task
 
 SHOWN_NAMES = 5
 PREFIXES = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
@@ -95,22 +96,76 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     network.load_state_dict({n: t for n, t in stored.items() if n in state}, strict=False)
 
 
-def check_fits(network: nn.Module, data: Batches, device: str = "cpu") -> int:
+def check_fits(network: nn.Module, data: Batches, device: str = "cpu", task: Task = CLASSIFICATION) -> int:
     """Runs the network on two samples; returns how many classes it tells apart.
 
     :raises DataError: the forward pass fails on the data
     :raises RunError: the device cannot be used
     """
     inputs, _ = first_samples(data, 2)
+    outputs = task.outputs(_answer(network, inputs, device))
+    return int(outputs.shape[task.class_dim]) if outputs.dim() > 1 else 1
+
+
+def check_task(network: nn.Module, data: Batches, device: str, task: Task) -> None:
+    """Tries loss and metric on two samples.
+
+    :raises DataError: they fail, or the loss is no finite scalar
+    """
+    inputs, targets = first_samples(data, 2)
+    outputs = task.outputs(_answer(network, inputs, device))
+    targets = to_device(targets, device) if task.label is None else task.label(outputs, None)
+    shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
+    try:
+        loss = task.loss(outputs, targets)
+        task.meter().add(outputs, targets)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"the loss or metric of the task ({task.name}) fails on {shapes}: {error}: do they fit?") from error
+    if not isinstance(loss, Tensor) or loss.dim() or not bool(torch.isfinite(loss)):
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.dim() else repr(loss)
+        raise DataError(f"the loss of the task ({task.name}) must be one finite number, it is {found} on {shapes}")
+
+
+def settled(task: Task, network: nn.Module, data: Batches, device: str = "cpu") -> Task:
+    """The task itself, or the one that it becomes for this network (see `Task.settle`)."""
+    return task if task.settle is None else task.settle(_answer(network, first_samples(data, 2)[0], device))
+
+
+def answers(network: nn.Module, task: Task, device: str = "cpu") -> Callable[[Any], Tensor]:
+    """What a network gives as targets for inputs, for a task that has no others."""
+
+    @torch.no_grad()
+    def label(inputs: Any) -> Tensor:
+        if task.label is None:
+            raise RunError(f"the task ({task.name}) has targets of its own")
+        return task.label(task.outputs(call(network.eval(), to_device(inputs, device))), None)
+
+    return label
+
+
+def find_task(spec: str) -> Task:
+    """A task by its name, or by `module:attribute` (a `hirelc.Task`, or a function that returns one).
+
+    :raises RunError: there is no such task
+    """
+    if ":" not in spec:
+        return named_task(spec)
+    found = _attribute(spec)
+    task = found() if callable(found) and not isinstance(found, Task) else found
+    if not isinstance(task, Task):
+        raise RunError(f"{spec} is a {type(task).__name__}: name a hirelc.Task, or a function that returns one")
+    return task
+
+
+def _answer(network: nn.Module, inputs: Any, device: str) -> Any:
     place(network, device).eval()
     try:
         with torch.no_grad():
-            outputs = logits_of(call(network, to_device(inputs, device)))
+            return call(network, to_device(inputs, device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise DataError(
             f"the network fails on samples of shape {_shapes(inputs)}: {error}: do data and network fit?"
         ) from error
-    return int(outputs.shape[-1])
 
 
 def place(network: nn.Module, device: str) -> nn.Module:

@@ -19,14 +19,15 @@ from hirelc.artifact.load import build
 from hirelc.batches import Batches, Sealed, as_batches, first_samples
 from hirelc.candidates import Bench, Candidate
 from hirelc.config import Config
-from hirelc.data_checks import check_classes, look_through
+from hirelc.data_checks import check_classes, compare_splits, look_through
 from hirelc.errors import RunError
+from hirelc.labelled import Labelled, LabelledSealed
 from hirelc.landscape import Landscape
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Trained, Trainer
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
-from hirelc.models import check_fits, place
+from hirelc.models import answers, check_fits, check_task, place, settled
 from hirelc.network.calling import to_device
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.trace import check_module, float_copy, trace
@@ -71,13 +72,19 @@ def compress(
     config = config or Config()
     say = reporter or RichReporter()
     batch = config.train.batch_size
-    splits = as_batches(train, batch), as_batches(val, batch)
-    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch))
+    labelled = task.targets != "none"
+    splits: tuple[Batches, Batches] = as_batches(train, batch, labelled), as_batches(val, batch, labelled)
+    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch, labelled))
     # all that can be wrong with the input is found before a folder is made: a second try may use the same name
     check_unused(out)
     _images_per_measurement(config, splits[0])
     original = _prepared(model, config.device)
-    _check_data(original, *splits, config.device)
+    task = settled(task, original, splits[0], config.device)
+    for note in _check_data(original, task, *splits, config.device):
+        say.warn(note)
+    if task.label is not None:
+        label = answers(original, task, config.device)
+        splits, sealed = (splits[0], Labelled(splits[1], label)), None if sealed is None else LabelledSealed(sealed, label)
     spec = trace(original, first_samples(splits[0], 2)[0], config.blocks)
     run = _Run(
         model=original,
@@ -103,11 +110,19 @@ def _prepared(model: nn.Module, device: str) -> nn.Module:
     return place(float_copy(getattr(model, "_orig_mod", model)), device)
 
 
-def _check_data(model: nn.Module, train: Batches, validation: Batches, device: str) -> None:
-    """:raises DataError: the network does not take these inputs, or a label is out of its range"""
+def _check_data(model: nn.Module, task: Task, train: Batches, validation: Batches, device: str) -> list[str]:
+    """What is odd about the splits.
+
+    :raises DataError: the network does not take these inputs, or the targets are not what it or the task takes
+    """
+    found = []
     for split, where in ((train, "the fine-tuning split"), (validation, "the search-validation split")):
-        outputs = check_fits(model, split, device)
-        check_classes(look_through(split, where, limit=CHECKED_SAMPLES), outputs, where)
+        outputs = check_fits(model, split, device, task)
+        seen = look_through(split, where, CHECKED_SAMPLES, task.targets)
+        check_classes(seen.classes, outputs, where)
+        check_task(model, split, device, task)
+        found.append(seen)
+    return compare_splits(found[0], found[1], task.targets)
 
 
 def _fisher_samples(config: Config, train: Batches) -> int:
@@ -183,7 +198,7 @@ class _Run:
         with self.say.stage("measuring the original"):
             baseline = accuracy(self.model, self.validation, self.task, device=self.config.device)
         self.directory.journal("baseline", accuracy=baseline, split="search-validation", samples=self.validation.samples)
-        self.say.line(f"original: {baseline:.2f} % {self.task.name} on the search-validation split")
+        self.say.line(f"original: {baseline:.2f} {self.task.unit} {self.task.name} on the search-validation split")
         return baseline
 
     def _sensitivity(self) -> Sensitivity:
@@ -222,6 +237,7 @@ class _Run:
                 importance,
                 sensitivity.fisher,
                 progress=lambda: stage.advance(),
+                task=self.task,
             )
         self.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=self.config.calibration_samples)
         return Landscape(self.spec, sensitivity, proxy, self.config.frame_bits)

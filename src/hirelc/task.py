@@ -64,8 +64,8 @@ class Task:
     :param scale: points of a score of 1: 100 makes percent of a share
     :param unit: behind the number, for people
     :param targets: what they must be: "classes" (whole numbers from 0, one a sample), "positions" (the same for each
-        position of a sequence or map, -100 being ignored), "tokens" (like positions; the inputs themselves when there
-        are none), "values" (finite numbers), "none" (there are none: `label` makes them), or "any" (not checked)
+        position of a sequence or map, -100 being ignored), "tokens" (like positions, the token at each
+        position), "values" (finite numbers), "none" (there are none: `label` makes them), or "any" (not checked)
     :param class_dim: dimension of the outputs that runs over the classes
     :param label: (outputs of the original, generator) -> targets, when there are no others; with a generator they are
         drawn from what the outputs predict, for the Fisher information
@@ -213,9 +213,7 @@ LANGUAGE_MODEL = Task(
     teach=soft_targets(),
     targets="tokens",
 )
-DISTILL_VALUES = Task(
-    _squared_error, explained(), "of the original's output explained", targets="none", label=own_values
-)
+DISTILL_VALUES = Task(_squared_error, explained(), "of the original's output explained", targets="none", label=own_values)
 
 
 def _agreement(class_dim: int) -> Task:

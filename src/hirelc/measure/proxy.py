@@ -15,15 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hirelc.batches import batch_length, map_inputs
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
-from hirelc.network.calling import call, logits_of
+from hirelc.network.calling import call
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.network.surgery import Kept, cut, masked_state, slices_of
 from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.task import CLASSIFICATION, Task
 
 ANCHOR_BITS = (2, 3, 4, 6)
 ANCHOR_KEEPS = (0.875, 0.75, 0.5, 0.25)
+AT_ONCE = 64_000_000  # output values that one forward pass may give
+COMPARED = 16_000_000  # output values that are kept: of more (sequences over a vocabulary, maps), every k-th
 
 
 class LogitProxy:
@@ -32,6 +36,7 @@ class LogitProxy:
     :param inputs: the calibration batch
     :param importance: per kernel and weight, what `prune.select` ranks by
     :param fisher: per kernel and weight, the diagonal Fisher
+    :param task: says what of the network's output is compared
     """
 
     def __init__(
@@ -42,17 +47,20 @@ class LogitProxy:
         importance: Mapping[str, Tensor],
         fisher: Mapping[str, Tensor],
         progress: Callable[[], None] = lambda: None,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.network = network.eval()
+        self.task = task
         self.spec = spec
         self.inputs = inputs
         self.importance = importance
         self.fisher = fisher
         self.weights = {name: p.detach() for name, p in network.named_parameters() if name in spec.by_name}
         self.forward_passes = 0
-        with torch.inference_mode():
-            self.logits = logits_of(call(network, inputs)).float()
-        self.variance = float(self.logits.var()) + 1e-12
+        self.chunk, self.stride = self._portions()
+        self.logits = self._outputs(None)
+        self.finite = torch.isfinite(self.logits)  # outputs that a network masks itself stay out of the comparison
+        self.variance = float(self.logits[self.finite].var()) + 1e-12
         self._errors: dict[tuple[str, int, NumberType, Granularity], float] = {}
         self._losses: dict[tuple[str, float], float] = {}
         self._quantization: dict[str, _Curve] = {}
@@ -81,10 +89,28 @@ class LogitProxy:
     def network_distortion(self, state: Mapping[str, Tensor]) -> float:
         """One real forward pass with some tensors replaced."""
         self.forward_passes += 1
-        with torch.inference_mode():
-            logits = logits_of(call(self.network, self.inputs, state)).float()
-            value = float((logits - self.logits).square().mean()) / self.variance
+        moved = (self._outputs(state) - self.logits)[self.finite]
+        value = float(moved.square().mean()) / self.variance
         return value if math.isfinite(value) else 1e6
+
+    def _portions(self) -> tuple[int, int]:
+        """Samples in one forward pass, and which share of the output values is kept: outputs may be huge."""
+        with torch.inference_mode():
+            one = self.task.outputs(call(self.network, map_inputs(self.inputs, lambda tensor: tensor[:1])))
+        count = batch_length(self.inputs)
+        stride = max(1, math.ceil(one.numel() * count / COMPARED))
+        while stride > 1 and math.gcd(stride, one.shape[-1]) > 1:  # else some columns would never be seen
+            stride += 1
+        return max(1, min(count, AT_ONCE // max(1, one.numel()))), stride
+
+    @torch.inference_mode()
+    def _outputs(self, state: Mapping[str, Tensor] | None) -> Tensor:
+        parts = []
+        for start in range(0, batch_length(self.inputs), self.chunk):
+            inputs = map_inputs(self.inputs, lambda tensor, start=start: tensor[start : start + self.chunk])  # type: ignore[misc]
+            outputs = self.task.outputs(call(self.network, inputs, state))
+            parts.append(outputs.reshape(len(outputs), -1)[:, :: self.stride])
+        return torch.cat(parts)
 
     def weight_error(self, name: str, choice: Choice) -> float:
         """Fisher-weighted squared error of quantizing a kernel as a whole."""
