@@ -137,14 +137,15 @@ def _facts(run: Run, measured: Sequence[Step]) -> dict[str, dict[str, Any]]:
         "root seed": start.get("seed", run.config.get("seed")),
         "resumed": sum(str(event["event"]).startswith("resum") for event in run.events) or None,
     }
-    groups = {"Run": run_facts, "Data": splits, "Environment": run.environment, **_settings(run.config)}
+    groups: dict[str, Json] = {"Run": run_facts, "Data": splits, "Environment": run.environment}
+    groups.update(_settings(run.config))
     known = {name: {key: value for key, value in facts.items() if value is not None} for name, facts in groups.items()}
     return {name: facts for name, facts in known.items() if facts}
 
 
 def _settings(config: Json) -> dict[str, Json]:
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
-    nested = {f"Settings: {key}": value for key, value in config.items() if isinstance(value, Mapping)}
+    nested = {f"Settings: {key}": dict(value) for key, value in config.items() if isinstance(value, Mapping)}
     return {"Settings": plain, **nested}
 
 

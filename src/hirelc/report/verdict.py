@@ -11,6 +11,8 @@ from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step, best_so_far, byte_limit, picked
 from hirelc.report.words import goal_words
 
+UNKNOWN = "\u2013"  # an en dash, where a number is not known
+
 _OPTIONS = {
     # where a setting lies in config.json -> the option that sets it, and its default
     ("seed",): ("--seed", 0),
@@ -96,12 +98,13 @@ def _final(run: Run, result: Json) -> tuple[Headline, Headline, Headline]:
     original, control, compressed = (_row(result, name) for name in ("original", "control", "compressed"))
     split = "search-validation" if compressed.get("test") is None else "test"
     rivals = {"original": original.get(_field(split)), "control": control.get(_field(split))}
-    better = max((name for name in rivals if rivals[name] is not None), key=lambda name: rivals[name], default="original")
+    known = {name: float(score) for name, score in rivals.items() if score is not None}
+    better = max(known, key=lambda name: known[name], default="original")
     against = f"the {better}, the better of original and control" if control else "the original (there was no control)"
     lost = result.get("loss_points")
     return (
         _smaller(original.get("size_bytes"), compressed.get("size_bytes")),
-        Headline("–" if lost is None else f"{lost:.2f}", "points lost", f"against {against}, on the {split} split"),  # noqa: RUF001
+        Headline(UNKNOWN if lost is None else f"{lost:.2f}", "points lost", f"against {against}, on the {split} split"),
         _faster(original, compressed),
     )
 
@@ -114,11 +117,11 @@ def _so_far(run: Run, best: Step | None) -> tuple[Headline, Headline, Headline]:
     if best is None:
         nothing = "nothing measured yet"
         return (
-            Headline("–", "times smaller", nothing),  # noqa: RUF001
-            Headline("–", "points lost", nothing),  # noqa: RUF001
-            Headline("–", "times fewer MACs", nothing),  # noqa: RUF001
+            Headline(UNKNOWN, "times smaller", nothing),
+            Headline(UNKNOWN, "points lost", nothing),
+            Headline(UNKNOWN, "times fewer MACs", nothing),
         )
-    macs = Headline("–", "times fewer MACs", "the original's are written at the end of a run")  # noqa: RUF001
+    macs = Headline(UNKNOWN, "times fewer MACs", "the original's are written at the end of a run")
     original = run.event("network").get("macs")
     if original and best.macs:
         macs = _faster({"macs": original}, {"macs": best.macs, "latency_ms": None})
@@ -128,7 +131,7 @@ def _so_far(run: Run, best: Step | None) -> tuple[Headline, Headline, Headline]:
 
 def _smaller(original: int | None, size: int | None) -> Headline:
     if not original or not size:
-        return Headline("–", "times smaller", "sizes not recorded")  # noqa: RUF001
+        return Headline(UNKNOWN, "times smaller", "sizes not recorded")
     return Headline(f"{original / size:.2f}x", "smaller", f"{original:,} bytes to {size:,}, whole files")
 
 
@@ -138,7 +141,7 @@ def _faster(original: Json, compressed: Json) -> Headline:
         return Headline(f"{before / after:.2f}x", "faster", f"{before:.2f} ms to {after:.2f} ms")
     before, after = original.get("macs"), compressed.get("macs")
     if not before or not after:
-        return Headline("–", "times fewer MACs", "not recorded")  # noqa: RUF001
+        return Headline(UNKNOWN, "times fewer MACs", "not recorded")
     note = f"{before:,} to {after:,} multiply-accumulates a sample; no latency was measured"
     return Headline(f"{before / after:.2f}x", "fewer MACs", note)
 
@@ -159,8 +162,8 @@ def reproduction(run: Run) -> tuple[str, str]:
     if _setting(run.config, ("train", "control"), True) is False:
         parts.append("--no-control")
     return shlex.join(parts), (
-        "The journal does not hold the command line; this one is put together from the settings. Fill in the words in capitals: "
-        "network, weights and data."
+        "The journal does not hold the command line; this one is put together from the settings. Fill in the words in "
+        "capitals: network, weights and data."
     )
 
 

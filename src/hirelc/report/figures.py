@@ -1,0 +1,45 @@
+"""The charts of a run as files for papers: SVG and PNG, drawn from the same descriptions as the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hirelc.errors import RunError
+from hirelc.report.content import content
+from hirelc.report.extra import need, vega_lite_version
+from hirelc.report.reading import read_run
+from hirelc.report.theme import config
+from hirelc.store import atomic_write
+
+WIDTH = 640  # pixels at 96 to an inch: two columns of a paper
+DOTS_PER_INCH = 300
+
+
+def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
+    """Writes every view of every chart as NAME.svg and NAME.png into a folder, which is made if need be.
+
+    :returns: the files, in the order of the page
+    :raises RunError: no run, no chart in it yet, the extra `report` is not installed, or the folder cannot be written
+    """
+    charts = content(read_run(folder), datetime.now(UTC)).charts
+    if not charts:
+        raise RunError(f"{folder}: nothing has been measured yet, so there is no figure to draw")
+    converter, version = need("vl_convert"), vega_lite_version()
+    target = Path(out)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{target} cannot be made ({error.strerror}): choose another folder with --figures") from error
+    files = []
+    for name, spec in (pair for chart in charts for pair in chart.specs().items()):
+        fixed = {**spec, "width": WIDTH, "config": config(paper=True)}
+        drawn = {
+            ".svg": converter.vegalite_to_svg(fixed, vl_version=version).encode(),
+            ".png": converter.vegalite_to_png(fixed, vl_version=version, ppi=DOTS_PER_INCH, scale=DOTS_PER_INCH / 96),
+        }
+        for suffix, data in drawn.items():
+            path = target / f"{name}{suffix}"
+            atomic_write(path, data)
+            files.append(path)
+    return files
