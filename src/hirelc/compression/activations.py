@@ -16,7 +16,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,11 @@ from torch.utils.hooks import RemovableHandle
 
 from hirelc.compression.calibration import Samples, search_range
 from hirelc.compression.dataflow import first_float, first_output
-from hirelc.compression.sites import Place, find_places
+from hirelc.compression.sites import Place, Side, find_places
 from hirelc.errors import FormatError
 from hirelc.network.calling import call
 
 LEVELS = 255
-Side = Literal["input", "output"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,27 @@ def attach(network: nn.Module, sites: Iterable[ActivationSite]) -> list[Removabl
 
     :raises FormatError: a site's module does not exist in the network
     """
-    return [_hook(network, site.module, site.side, _Fixed(site)) for site in sites]
+    return [hook(network, site.module, site.side, _Fixed(site)) for site in sites]
+
+
+def detach(network: nn.Module) -> tuple[ActivationSite, ...]:
+    """Undoes `attach`; the sites that were attached."""
+    found = []
+    for module in network.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(hook, _OnInput | _OnOutput) and isinstance(hook.quantize, _Fixed):
+                    found.append(hook.quantize.site)
+                    del hooks[key]
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+    return tuple(found)
+
+
+def attached(network: nn.Module) -> tuple[ActivationSite, ...]:
+    """The sites of a network that `attach` was called on, module by module."""
+    hooks = [h for m in network.modules() for h in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
+    found = [h.quantize for h in hooks if isinstance(h, _OnInput | _OnOutput)]
+    return tuple(quantizer.site for quantizer in found if isinstance(quantizer, _Fixed))
 
 
 class _Fixed:
@@ -143,7 +162,7 @@ class SiteQuantizers(nn.ModuleList):
     def __init__(self, network: nn.Module, sites: Iterable[ActivationSite]) -> None:
         super().__init__(SiteQuantizer(site) for site in sites)
         for quantizer in self:
-            _hook(network, quantizer.module, quantizer.side, quantizer)  # type: ignore[arg-type]
+            hook(network, quantizer.module, quantizer.side, quantizer)  # type: ignore[arg-type]
 
     def sites(self) -> tuple[ActivationSite, ...]:
         """The sites with the ranges learned so far."""
@@ -195,7 +214,11 @@ class _OnOutput:
         return new if isinstance(output, Tensor) else type(output)([new, *output[1:]])
 
 
-def _hook(network: nn.Module, path: str, side: Side, quantize: Callable[[Tensor], Tensor]) -> RemovableHandle:
+def hook(network: nn.Module, path: str, side: Side, quantize: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Passes the tensor at a site through a function.
+
+    :raises FormatError: there is no such module
+    """
     try:
         module = network.get_submodule(path)
     except AttributeError:
@@ -210,7 +233,7 @@ def _watch(network: nn.Module, place: Place, samples: Samples) -> RemovableHandl
         samples.add(values.clamp(place.low, place.high))
         return values
 
-    return _hook(network, place.module, place.side, look)
+    return hook(network, place.module, place.side, look)
 
 
 def _float32(value: float) -> float:

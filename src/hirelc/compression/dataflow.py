@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hirelc.network.kernels import kernel_parameters
+from hirelc.network.surgery import ScatterProjection
 
 Key = tuple[int, int]
 
@@ -187,7 +188,7 @@ def first_output(output: object) -> Tensor | None:
 
 
 def _kind(module: nn.Module) -> str | None:
-    if kernel_parameters(module):
+    if kernel_parameters(module) or isinstance(module, ScatterProjection):
         return "kernel"
     return next((kind for types, kind in _KINDS if isinstance(module, types)), None)
 

@@ -16,6 +16,7 @@ from torch import nn
 from hirelc.compression.dataflow import Flow, Key, Operation, record
 from hirelc.network.kernels import CONVOLUTIONS, TRANSPOSED
 
+Side = Literal["input", "output"]
 CLIPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
@@ -28,7 +29,7 @@ class Place:
     """
 
     module: str
-    side: Literal["input", "output"]
+    side: Side
     low: float
     high: float
     group: int
@@ -69,10 +70,17 @@ def _reason(flow: Flow, module: nn.Module, path: str, calls: list[Operation]) ->
     return ""
 
 
+def spot_behind(flow: Flow, path: str) -> tuple[str, Side] | None:
+    """Module and side where the result of a layer that is called once is quantized, if it is."""
+    calls = flow.calls(path)
+    spot = _Finder(flow).behind(calls[0].outputs[0]) if len(calls) == 1 and calls[0].outputs else None
+    return None if spot is None else (spot.module, spot.side)
+
+
 @dataclass(frozen=True)
 class _Spot:
     module: str
-    side: Literal["input", "output"]
+    side: Side
     low: float
     high: float
     key: Key  # the tensor whose values count, behind the clip
@@ -122,7 +130,7 @@ class _Finder:
     def places(self) -> tuple[Place, ...]:
         """One per module and side; places that see the same values, or that one module joins, share a group."""
         groups = _Groups()
-        merged: dict[tuple[str, Literal["input", "output"]], tuple[float, float]] = {}
+        merged: dict[tuple[str, Side], tuple[float, float]] = {}
         for spot in self.spots:
             at = (spot.module, spot.side)
             low, high = merged.get(at, (spot.low, spot.high))

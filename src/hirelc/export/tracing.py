@@ -1,0 +1,166 @@
+"""From a torch network to an ONNX graph in float, with a mark wherever an activation is quantized.
+
+`torch.export` follows the network; a batch of any size can be run. Networks that take `len()` of a tensor are followed
+by its strict way, the others by its plain one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import onnx
+import onnxscript
+import torch
+from onnx.defs import OpSchema
+from torch import Tensor, nn
+
+from hirelc.errors import NetworkError
+from hirelc.network.calling import call, logits_of
+
+DOMAIN, MARK = "hirelc", "Site"
+_SCHEMA = OpSchema(
+    MARK,
+    DOMAIN,
+    1,
+    inputs=[OpSchema.FormalParameter("values", "T")],
+    outputs=[OpSchema.FormalParameter("marked", "T")],
+    type_constraints=[("T", ["tensor(float)"], "")],
+    attributes=[OpSchema.Attribute("index", OpSchema.AttrType.INT)],
+)
+
+
+@torch.library.custom_op("hirelc::site", mutates_args=())
+def _site(values: Tensor, index: int) -> Tensor:
+    return values.clone()
+
+
+@_site.register_fake
+def _(values: Tensor, index: int) -> Tensor:
+    return torch.empty_like(values)
+
+
+class Mark:
+    """Stands for the quantization of site number `index` while a network is exported."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return torch.ops.hirelc.site(values, self.index)  # type: ignore[no-any-return]
+
+
+def _marked(values: Any, index: int) -> Any:
+    return onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, 1), MARK, _SCHEMA)(values, index=index)
+
+
+class _Logits(nn.Module):
+    """Inputs as one tuple, and the logits alone."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...] | None) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        if self.names is not None:
+            return logits_of(self.network(**dict(zip(self.names, inputs, strict=True))))
+        return logits_of(self.network(*inputs))
+
+
+def input_names(inputs: Any) -> tuple[str, ...]:
+    """The names of the graph's inputs: keywords, or input, input_1, ..."""
+    if isinstance(inputs, Mapping):
+        return tuple(inputs)
+    count = len(inputs) if isinstance(inputs, tuple | list) else 1
+    return tuple("input" if i == 0 else f"input_{i}" for i in range(count))
+
+
+def input_arrays(inputs: Any) -> tuple[Tensor, ...]:
+    """The tensors in the order of `input_names`."""
+    if isinstance(inputs, Mapping):
+        return tuple(inputs.values())
+    return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
+
+def export_graph(network: nn.Module, inputs: Any, opset: int) -> onnx.ModelProto:
+    """The float graph. Its initialisers carry the names of the network's tensors behind the prefix "network.".
+
+    :param inputs: an example with at least two samples
+    :raises NetworkError: torch cannot follow the network, or an operator has no ONNX form (it is named)
+    """
+    tensors = input_arrays(inputs)
+    wrapped = _Logits(network, tuple(inputs) if isinstance(inputs, Mapping) else None).eval()
+    batch = torch.export.Dim("batch")
+    shapes = (tuple({0: batch} for _ in tensors),)
+    with _quiet(), torch.no_grad():
+        program = _followed(wrapped, tensors, shapes)
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(input_names(inputs)),
+                output_names=["logits"],
+                optimize=False,
+                verbose=False,
+                custom_translation_table={torch.ops.hirelc.site.default: _marked},
+            )
+        except Exception as error:  # noqa: BLE001 - the exporter raises what its translators raise
+            raise NetworkError(_translation_words(error)) from error
+    assert exported is not None
+    model: onnx.ModelProto = exported.model_proto
+    return model
+
+
+def _followed(network: nn.Module, tensors: tuple[Tensor, ...], shapes: Any) -> Any:
+    first: Exception | None = None
+    for strict in (False, True):
+        try:
+            return torch.export.export(network, (tensors,), dynamic_shapes=shapes, strict=strict)
+        except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
+            first = first or error
+    reason = next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
+    raise NetworkError(
+        f"torch.export cannot follow the network, so there is no ONNX of it: {reason.strip()[:300]} "
+        "(a branch that depends on the data must become torch.where)"
+    ) from first
+
+
+def _translation_words(error: BaseException) -> str:
+    """Names the operator that has no ONNX form, from the exporter's chain of errors."""
+    texts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts.append(str(cause))
+        cause = cause.__cause__
+    for text in reversed(texts):
+        found = re.search(r"target=([\w.:]+)|No ONNX function found for <OpOverload\(op='([\w.:]+)'", text)
+        if found:
+            return f"the operator {found[1] or found[2]} has no ONNX form: write that part of the network with other operators"
+    return f"the ONNX exporter fails: {texts[-1].strip()[:300]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings, and without fused paths that have no ONNX form."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    before = logging.root.manager.disable
+    torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def run_network(network: nn.Module, inputs: Any) -> Tensor:
+    """Logits of a network, float32."""
+    with torch.no_grad():
+        return logits_of(call(network, inputs)).float()
