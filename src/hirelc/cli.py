@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,9 +75,14 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-Model = Annotated[str, typer.Option(help="module:factory; the factory takes no arguments and returns the network")]
+Model = Annotated[
+    str, typer.Option(help="module:factory (takes no arguments, returns the network), or hf:FOLDER or hf:ID of transformers")
+]
 Weights = Annotated[Path | None, typer.Option(help=".safetensors file of the network's state dict")]
-DATA_HELP = "fashion-mnist[:DIR], a folder of idx files, an .npz file, python:module:function, or demo"
+DATA_HELP = (
+    "imagefolder:DIR, csv:FILE:text,label, hf-dataset:NAME_OR_DIR, fashion-mnist[:DIR], a folder of idx files, an .npz file, "
+    "python:module:function, or demo"
+)
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
 Out = Annotated[Path, typer.Option(help="a new folder for the run", callback=_remember_folder)]
 Seed = Annotated[int, typer.Option(help="root of all randomness, data splits included")]
@@ -86,6 +92,16 @@ Json = Annotated[bool, typer.Option("--json", help="for programs instead of peop
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more lines; tracebacks", callback=_remember_verbose)]
 BatchSize = Annotated[int, typer.Option(help="samples in a batch")]
+TASK_HELP = (
+    "image-classification, text-classification, token-classification, language-model, regression, segmentation, "
+    "segmentation-iou, distill (no labels), distill-classes, distill-values, or module:name of a hirelc.Task; by default "
+    "what the head of an hf: network is for, else image-classification"
+)
+TaskName = Annotated[str | None, typer.Option("--task", help=TASK_HELP)]
+ImageSize = Annotated[str | None, typer.Option(help="of image files, as in 224, 224x320 or 1x28x28; else the network's own")]
+Normalise = Annotated[str | None, typer.Option(help="of image files: imagenet, half, none or own; else the network's own")]
+Tokenizer = Annotated[str | None, typer.Option(help="folder of a tokenizer of transformers; else the network's own")]
+MaxTokens = Annotated[int | None, typer.Option(help="longer texts are cut")]
 GOAL, DATA, SEARCH, TRAINING = "Goal (all given limits hold together)", "Data", "Search", "Training"
 
 
@@ -108,6 +124,11 @@ def compress(
     data: Annotated[str, typer.Option(help=DATA_HELP, rich_help_panel=DATA)],
     out: Out,
     weights: Weights = None,
+    task: TaskName = None,
+    image_size: ImageSize = None,
+    normalise: Normalise = None,
+    tokenizer: Tokenizer = None,
+    max_tokens: MaxTokens = None,
     ratio: Annotated[float | None, typer.Option(help="whole fp32 file / whole compressed file", rich_help_panel=GOAL)] = None,
     max_drop: Annotated[float | None, typer.Option(help="accuracy points lost, at most", rich_help_panel=GOAL)] = None,
     max_bytes: Annotated[int | None, typer.Option(help="bytes of the whole file, at most", rich_help_panel=GOAL)] = None,
@@ -163,21 +184,34 @@ def compress(
         seed=seed, blocks=blocks, frame_bits=frame_bits, importance=importance, device=device, search=search, train=train
     )
 
-    from hirelc.data import load_data
+    from hirelc.inputs import DataOptions, read_inputs, task_name
     from hirelc.models import load_network
     from hirelc.pipeline import compress as run
     from hirelc.words import result_words
 
     say = _reporter(quiet, verbose)
-    network = load_network(model, weights, seed)
-    if weights is None:
+    network = load_network(model, weights, seed, task_name(model, task))
+    if weights is None and not model.startswith("hf:"):
         say.line("no --weights: the network is compressed as its factory returns it")
-    splits = load_data(
-        data, batch_size=batch_size, train_limit=train_limit, augment=None if augment == "none" else augment, seed=seed
+    options = DataOptions(image_size, normalise, tokenizer, max_tokens)
+    judged, splits = read_inputs(
+        model,
+        data,
+        task,
+        options,
+        batch_size=batch_size,
+        train_limit=train_limit,
+        augment=None if augment == "none" else augment,
+        seed=seed,
     )
     say.line(f"data: {splits.description}")
-    result = run(network, splits.train, splits.validation, goal, out, test=splits.test, config=config, reporter=say)
-    typer.echo(result_words(result, _evaluate_command(result.path, model, data, weights, seed)))
+    for note in splits.notes:
+        say.warn(note)
+    result = run(
+        network, splits.train, splits.validation, goal, out, test=splits.test, config=config, task=judged, reporter=say
+    )
+    flags = ([] if task is None else ["--task", task]) + options.flags()
+    typer.echo(result_words(result, _evaluate_command(result.path, model, data, weights, seed, flags)))
 
 
 @app.command()
@@ -187,6 +221,7 @@ def inspect(
     data: Annotated[str | None, typer.Option(help=f"where an example input comes from: {DATA_HELP}")] = None,
     input_shape: Annotated[str | None, typer.Option(help="shape of one sample, as in 3,32,32")] = None,
     blocks: Blocks = None,
+    task: TaskName = None,
     seed: Seed = 0,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -204,8 +239,8 @@ def inspect(
     from hirelc.network.trace import trace
     from hirelc.words import network_json, network_words
 
-    network = load_network(model, weights, seed)
-    example = _example(network, data, input_shape, seed)
+    network = load_network(model, weights, seed, task)
+    example = _example(network, data, input_shape, seed, model)
     spec = trace(network, example.inputs, blocks)
     if as_json:
         typer.echo(json.dumps(network_json(spec, model, example.origin), indent=2))
@@ -220,6 +255,11 @@ def evaluate(
     data: Data,
     weights: Annotated[Path | None, typer.Option(help="also evaluate the original, with these weights")] = None,
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    task: TaskName = None,
+    image_size: ImageSize = None,
+    normalise: Normalise = None,
+    tokenizer: Tokenizer = None,
+    max_tokens: MaxTokens = None,
     batch_size: BatchSize = 256,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -231,12 +271,14 @@ def evaluate(
     \b
     hirelc evaluate runs/mine/model.hirelc --model mypkg.nets:make_net --data images.npz
     """
-    from hirelc.data import load_data
     from hirelc.evaluation import evaluate_file
+    from hirelc.inputs import DataOptions, read_inputs, task_name
     from hirelc.words import evaluation_words
 
-    splits = load_data(data, batch_size=batch_size, seed=seed)
-    found = evaluate_file(file, model, splits, split, weights=weights, seed=seed, device=device)
+    options = DataOptions(image_size, normalise, tokenizer, max_tokens)
+    judged, splits = read_inputs(model, data, task, options, batch_size=batch_size, seed=seed)
+    name = task_name(model, task)
+    found = evaluate_file(file, model, splits, split, weights=weights, seed=seed, device=device, task=judged, task_name=name)
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else evaluation_words(found))
 
 
@@ -304,14 +346,16 @@ def _reporter(quiet: bool, verbose: bool) -> RichReporter:
     return reporter
 
 
-def _example(network: Any, data: str | None, input_shape: str | None, seed: int) -> Example:
-    from hirelc.data import first_samples, load_data
+def _example(network: Any, data: str | None, input_shape: str | None, seed: int, model: str) -> Example:
+    from hirelc.data import first_samples
+    from hirelc.inputs import DataOptions, read_inputs
     from hirelc.network.example import Example, example_of_shape, guess_example
 
     if input_shape is not None:
         return example_of_shape(network, _shape(input_shape))
     if data is not None:
-        return Example(first_samples(load_data(data, seed=seed).train, 2)[0], f"two samples of {data}")
+        _, splits = read_inputs(model, data, None, DataOptions(), labelled=False, seed=seed)
+        return Example(first_samples(splits.train, 2)[0], f"two samples of {data}")
     return guess_example(network)
 
 
@@ -322,7 +366,7 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def _evaluate_command(path: Path, model: str, data: str, weights: Path | None, seed: int) -> str:
+def _evaluate_command(path: Path, model: str, data: str, weights: Path | None, seed: int, flags: Sequence[str] = ()) -> str:
     parts = ["hirelc", "evaluate", str(path), "--model", model, "--data", data]
     parts += [] if weights is None else ["--weights", str(weights)]
-    return shlex.join(parts + ([] if seed == 0 else ["--seed", str(seed)]))
+    return shlex.join([*parts, *flags, *([] if seed == 0 else ["--seed", str(seed)])])

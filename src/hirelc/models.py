@@ -1,4 +1,4 @@
-"""A network from `module:factory`, its weights from a safetensors file, and whether it fits its data.
+"""A network from `module:factory` or `hf:FOLDER`, its weights from a safetensors file, and whether it fits its data.
 
 Weights are never read from a pickle: a pickle runs code when it is opened.
 """
@@ -22,24 +22,27 @@ from torch import Tensor, nn
 
 from hirelc.batches import Batches, first_samples
 from hirelc.errors import DataError, NetworkError, RunError
+from hirelc.hf_models import PREFIX, hf_factory, hf_network
 from hirelc.network.calling import call, to_device
 from hirelc.seeds import stream_seed
 from hirelc.task import CLASSIFICATION, Task, named_task
 
 SHOWN_NAMES = 5
-PREFIXES = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
+WRAPPERS = ("module.", "_orig_mod.", "model.")  # what wrappers put before every name
 COUNTERS = "num_batches_tracked"  # of BatchNorm; nothing depends on them here
 
 
-def find_factory(spec: str, seed: int = 0) -> Callable[[], nn.Module]:
+def find_factory(spec: str, seed: int = 0, task: str | None = None) -> Callable[[], nn.Module]:
     """What `module:attribute` names, as a function that builds the network anew at each call.
 
-    :param spec: the attribute is a function or class called without arguments, or a module; the current folder is searched too
+    :param spec: the attribute is a function or class called without arguments, or a module; the current folder is searched
+        too; or hf:FOLDER, hf:HUB_ID: then only the configuration is read
     :param seed: the random initial weights are a function of it
+    :param task: name of the task, where the class of a network of Hugging Face follows from it
     :raises NetworkError: it does not import, is not there, or (when called) fails or does not return an nn.Module
     """
     with _seeded(seed):
-        maker = _attribute(spec)
+        maker = hf_factory(spec.removeprefix(PREFIX), task) if spec.startswith(PREFIX) else _attribute(spec)
     if not isinstance(maker, nn.Module) and not callable(maker):
         raise NetworkError(f"{spec}: {type(maker).__name__} cannot be called: name a function that returns the network")
 
@@ -53,14 +56,16 @@ def find_factory(spec: str, seed: int = 0) -> Callable[[], nn.Module]:
     return make
 
 
-def load_network(spec: str, weights: str | os.PathLike[str] | None = None, seed: int = 0) -> nn.Module:
+def load_network(spec: str, weights: str | os.PathLike[str] | None = None, seed: int = 0, task: str | None = None) -> nn.Module:
     """A network in eval mode.
 
-    :param spec: see `find_factory`
-    :param weights: a safetensors file of its state dict; None keeps the weights that the factory gives
+    :param spec: see `find_factory`; of hf:FOLDER the weights are read too
+    :param weights: a safetensors file of its state dict; None keeps the weights that the factory or the folder gives
     :raises NetworkError: with the cause and the fix
     """
-    network = find_factory(spec, seed)()
+    if weights is None and spec.startswith(PREFIX):
+        return hf_network(spec.removeprefix(PREFIX), task)
+    network = find_factory(spec, seed, task)()
     if weights is not None:
         load_weights(network, weights)
     return network.eval()
@@ -240,7 +245,7 @@ def _tied_to(state: Mapping[str, Tensor], name: str, stored: Mapping[str, Tensor
 
 
 def _prefix_hint(stored: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    for prefix in PREFIXES:
+    for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in stored) and any(name.removeprefix(prefix) in state for name in stored):
             return f"; every name in the file begins with {prefix!r}: save the state dict of the network inside that wrapper"
     return ""
