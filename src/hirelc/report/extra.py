@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from hirelc.errors import RunError
 
 
-def need(module: str) -> Any:
-    """A library of the extra.
+def templates() -> Any:
+    """jinja2.
 
     :raises RunError: it is not installed
     """
     try:
-        return importlib.import_module(module)
+        import jinja2
     except ImportError as error:
-        raise RunError(f"reports need {module}, which is not installed: pip install 'hirelc[report]'") from error
+        raise _missing("jinja2") from error
+    return jinja2
+
+
+def converter() -> Any:
+    """vl_convert: Vega-Lite for pages and files.
+
+    :raises RunError: it is not installed
+    """
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise _missing("vl-convert-python") from error
+    return vl_convert
+
+
+def _missing(package: str) -> RunError:
+    return RunError(f"reports need {package}, which is not installed: pip install 'hirelc[report]'")
 
 
 def vega_lite_version() -> str:
     """The version that page and figures are drawn with: the newest that vl-convert carries."""
-    versions = need("vl_convert").get_vegalite_versions()
+    versions = converter().get_vegalite_versions()
     return str(max(versions, key=lambda version: tuple(map(int, version.split(".")))))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hirelc.errors import RunError
 from hirelc.report.content import content
-from hirelc.report.extra import need, vega_lite_version
+from hirelc.report.extra import converter, vega_lite_version
 from hirelc.report.reading import read_run
 from hirelc.report.theme import config
 from hirelc.store import atomic_write
@@ -25,7 +25,7 @@ def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
     charts = content(read_run(folder), datetime.now(UTC)).charts
     if not charts:
         raise RunError(f"{folder}: nothing has been measured yet, so there is no figure to draw")
-    converter, version = need("vl_convert"), vega_lite_version()
+    library, version = converter(), vega_lite_version()
     target = Path(out)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -35,8 +35,8 @@ def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
     for name, spec in (pair for chart in charts for pair in chart.specs().items()):
         fixed = {**spec, "width": WIDTH, "config": config(paper=True)}
         drawn = {
-            ".svg": converter.vegalite_to_svg(fixed, vl_version=version).encode(),
-            ".png": converter.vegalite_to_png(fixed, vl_version=version, ppi=DOTS_PER_INCH, scale=DOTS_PER_INCH / 96),
+            ".svg": library.vegalite_to_svg(fixed, vl_version=version).encode(),
+            ".png": library.vegalite_to_png(fixed, vl_version=version, ppi=DOTS_PER_INCH, scale=DOTS_PER_INCH / 96),
         }
         for suffix, data in drawn.items():
             path = target / f"{name}{suffix}"

@@ -12,7 +12,8 @@ from typing import Any
 
 from hirelc.report.charts.chart import Chart
 from hirelc.report.content import Content, content
-from hirelc.report.extra import need, vega_lite_version
+from hirelc.report.decisions import short_name
+from hirelc.report.extra import converter, templates, vega_lite_version
 from hirelc.report.reading import read_run
 from hirelc.report.theme import config
 from hirelc.report.timing import State
@@ -38,7 +39,7 @@ KERNEL_COLUMNS = (
     ("Block", False),
     ("Shape", False),
     ("Bits", True),
-    ("Channels kept", True),
+    ("Kept", True),
     ("Type", False),
     ("Granularity", False),
     ("Bytes", True),
@@ -75,7 +76,7 @@ def run_page(found: Content) -> str:
 
 def render(template: str, charts: Sequence[Chart], values: Mapping[str, Any]) -> str:
     """A template of this folder, filled; names that come from runs are escaped, wherever they stand."""
-    jinja2 = need("jinja2")
+    jinja2 = templates()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -87,6 +88,7 @@ def render(template: str, charts: Sequence[Chart], values: Mapping[str, Any]) ->
         count=lambda value: "" if value is None else f"{value:,}",
         fixed=lambda value, digits: "" if value is None else f"{value:.{digits}f}",
         lasted=lambda value: "" if not value else duration(value),
+        short=short_name,
         shape=lambda value: "" if value is None else shape_words(tuple(value)),
     )
     library, script = drawing_library(), (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -109,7 +111,7 @@ def _style() -> str:
 @cache
 def drawing_library() -> str:
     """Vega, Vega-Lite and vega-embed in one script, out of vl-convert; nothing is fetched."""
-    bundle: str = need("vl_convert").javascript_bundle(vl_version=vega_lite_version())
+    bundle: str = converter().javascript_bundle(vl_version=vega_lite_version())
     # inside a page a script ends at the first closing tag, wherever it stands
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

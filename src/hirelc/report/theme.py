@@ -85,7 +85,7 @@ def config(dark: bool = False, paper: bool = False) -> Json:
             "titleFontWeight": "normal",
             "orient": "top",
             "labelLimit": 260,
-            "columns": 4,
+            "columns": 6,
         },
         "header": {"labelColor": p.ink, "titleColor": p.soft},
         "text": {"color": p.ink, "fontSize": 12},

@@ -62,7 +62,8 @@ class Verdict:
 def verdict(run: Run, measured: Sequence[Step]) -> Verdict:
     command, note = reproduction(run)
     if run.result is not None:
-        return Verdict(_final(run, run.result), goal_words(run.goal), _met(run.result), _end(run.result), command, note)
+        sentence = _end(run.result) + _test_words(run)
+        return Verdict(_final(run, run.result), goal_words(run.goal), _met(run.result), sentence, command, note)
     best = picked(run, measured) or best_so_far(run, measured)
     sentence = "The run has not finished: what follows is made of what it has left so far."
     if best is not None:
@@ -79,6 +80,18 @@ def _end(result: Json) -> str:
         return "The goal is met, judged on the search-validation split by the network read back from its file."
     why = result.get("shortfall") or "the journal does not say why"
     return f"The goal is not met, judged on the search-validation split: {why}. The best policy found was delivered."
+
+
+def _test_words(run: Run) -> str:
+    """The goal is judged where the search may look; the test split may say otherwise, and then the reader is told."""
+    result, most = run.result or {}, run.goal.get("max_drop")
+    lost, tested = result.get("loss_points"), _row(result, "compressed").get("test") is not None
+    if not tested or most is None or lost is None or lost <= most or not _met(result):
+        return ""
+    return (
+        f" On the test split {lost:.2f} points are lost against the better of original and control, more than the {most:g} "
+        "that the goal allows: the splits do not agree."
+    )
 
 
 def _against(run: Run, best: Step) -> str:

@@ -57,9 +57,9 @@ def _slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
-def view(label: str, height: Any, **content: Any) -> View:
-    """A view as wide as its place; `height` in pixels, or {"step": pixels}."""
-    sizes = {"width": "container", "height": height, "autosize": {"type": "fit-x", "contains": "padding"}}
+def view(label: str, height: int, **content: Any) -> View:
+    """A view as wide as its place; `height` in pixels."""
+    sizes = {"width": "container", "height": height}
     return View(label, {**sizes, "data": {"name": ROWS}, **content})
 
 

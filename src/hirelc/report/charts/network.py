@@ -82,23 +82,34 @@ def _map_rows(found: Kernels) -> list[Json]:
 
 
 def _map_views(rows: Sequence[Json]) -> list[View]:
-    bits = order("bits", "bits", scale={"domain": list(range(2, 9))})
+    count = len({row["row"] for row in rows})
+    bits = order(
+        "bits",
+        "bits",
+        scale={"domain": list(range(2, 9))},
+        legend={"orient": "bottom", "columns": {"expr": "width < 380 ? 4 : 7"}},
+    )
     least = min(row["keep"] for row in rows if "keep" in row)
-    keep = number("keep", "channels kept, %", scale={"domain": [min(50.0, least), 100]})
+    keep = number("keep", "channels kept, %", scale={"domain": [min(50.0, least), 100]}, legend={"orient": "bottom"})
     pale, deep = "datum.bits <= 5", "datum.bits > 5"
     kept = f"datum.keep < {0.45 * min(50.0, least) + 55:.1f}"
-    layouts = name("granularity", "granularity", scale={"domain": list(_GRANULARITIES)})
+    layouts = name("granularity", "granularity", scale={"domain": list(_GRANULARITIES)}, legend={"orient": "bottom"})
     return [
-        _map_view("Bits", bits, [_label("bits", "", pale, "on-pale"), _label("bits", "", deep, "on-deep")]),
+        _map_view("Bits", count, bits, [_label("bits", "", pale, "on-pale"), _label("bits", "", deep, "on-deep")]),
         _map_view(
-            "Channels kept", keep, [_label("keep", ".0f", kept, "on-pale"), _label("keep", ".0f", f"!({kept})", "on-deep")]
+            "Channels kept",
+            count,
+            keep,
+            [_label("keep", ".0f", kept, "on-pale"), _label("keep", ".0f", f"!({kept})", "on-deep")],
         ),
-        _map_view("Type", name("type", "number type", scale={"domain": ["int", "float"]}), []),
-        _map_view("Granularity", layouts, []),
+        _map_view(
+            "Type", count, name("type", "number type", scale={"domain": ["int", "float"]}, legend={"orient": "bottom"}), []
+        ),
+        _map_view("Granularity", count, layouts, []),
     ]
 
 
-def _map_view(label: str, color: Json, labels: list[Json]) -> View:
+def _map_view(label: str, count: int, color: Json, labels: list[Json]) -> View:
     place = {
         "x": _bytes("from"),
         "x2": {"field": "to"},
@@ -108,7 +119,7 @@ def _map_view(label: str, color: Json, labels: list[Json]) -> View:
     tooltip = tips("row", *fields, ("bits per weight", ".2f"), ("sensitivity", ".2f"))
     return view(
         label,
-        {"step": ROW_PIXELS},
+        ROW_PIXELS * count,
         layer=[
             {
                 "transform": [{"filter": "isValid(datum.bits)"}],
@@ -183,7 +194,7 @@ def _sensitivity_view(labels: Sequence[str]) -> View:
     }
     return view(
         "Sensitivity",
-        {"step": ROW_PIXELS},
+        ROW_PIXELS * len(labels),
         layer=[
             {
                 "data": {"name": ROWS},

@@ -27,7 +27,7 @@ def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
         "encoding": {
             "x": number("sensitivity", "sensitivity of the block", scale={"domain": [0, 1]}),
             "y": number("granted", "granted, % of the block's fp32 bytes", scale={"zero": True}),
-            "color": order("cycle", "cycle"),
+            "color": name("cycle", "cycle"),
             "tooltip": tooltip,
         },
     }
@@ -40,7 +40,14 @@ def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
         ),
         rows=rows,
         views=[
-            _heat("By cycle", "granted, %", cells, number("granted", None), f"datum.granted > {_middle(granted):.4f}"),
+            _heat(
+                "By cycle",
+                HEAT_PIXELS * len(run.blocks()),
+                "granted, %",
+                cells,
+                number("granted", None),
+                f"datum.granted > {_middle(granted):.4f}",
+            ),
             view("Against sensitivity", 300, **scatter),
         ],
         columns={
@@ -55,7 +62,7 @@ def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
     )
 
 
-def _heat(label: str, title: str, cells: Json, color: Json, deep: str) -> View:
+def _heat(label: str, height: int, title: str, cells: Json, color: Json, deep: str) -> View:
     """Coloured cells with their numbers in them.
 
     :param cells: x, y, text and tooltip
@@ -76,7 +83,7 @@ def _heat(label: str, title: str, cells: Json, color: Json, deep: str) -> View:
                 "encoding": {**place, "text": cells["text"]},
             }
         )
-    return view(label, {"step": HEAT_PIXELS}, layer=layers)
+    return view(label, height, layer=layers)
 
 
 def _by_cycle(rows: str) -> Json:
@@ -90,6 +97,7 @@ def vote_chart(run: Run, measured: Sequence[Step]) -> tuple[Chart | None, str | 
     if not rows:
         return None, None
     cycles = sorted({row["cycle"] for row in rows})
+    kernels = len({row["kernel"] for row in rows})
     fields = [("Bits", "bits"), ("Channels kept", "keep"), ("Type", "type"), ("Granularity", "granularity")]
     chart = Chart(
         name="votes",
@@ -99,7 +107,7 @@ def vote_chart(run: Run, measured: Sequence[Step]) -> tuple[Chart | None, str | 
             "once the policy was fitted to the budget's bytes."
         ),
         rows=rows,
-        views=[_votes_view(label, field, cycles) for label, field in fields],
+        views=[_votes_view(label, field, cycles, kernels) for label, field in fields],
         columns={
             "Cycle": "cycle",
             "Kernel": "kernel",
@@ -115,11 +123,15 @@ def vote_chart(run: Run, measured: Sequence[Step]) -> tuple[Chart | None, str | 
     return chart, note
 
 
-def _votes_view(label: str, field: str, cycles: Sequence[int]) -> View:
+def _votes_view(label: str, field: str, cycles: Sequence[int], kernels: int) -> View:
     keep = number("keep", "channels kept", scale={"domain": [0.3, 1]}, legend={"format": "%"})
     layouts = {"domain": ["learned", "per channel", "uniform", "log"]}
     colors = {
-        "bits": (order("bits", "bits", scale={"domain": list(range(2, 9))}), "datum.bits > 5", {}),
+        "bits": (
+            order("bits", "bits", scale={"domain": list(range(2, 9))}, legend={"columns": {"expr": "width < 380 ? 4 : 7"}}),
+            "datum.bits > 5",
+            {},
+        ),
         "keep": (keep, "datum.keep > 0.7", {"format": ".0%"}),
         "type": (name("type", "number type", scale={"domain": ["int", "float"]}), "true", {}),
         "granularity": (name("granularity", "granularity", scale=layouts), "true", {}),
@@ -133,9 +145,9 @@ def _votes_view(label: str, field: str, cycles: Sequence[int]) -> View:
         "text": {"field": field, **({"type": "quantitative", **pattern} if pattern else {})},
         "tooltip": tips("kernel", "who", "weighs", "bits", ("keep", ".0%"), "type", "granularity"),
     }
-    drawn = _heat(label, str(color["title"]), cells, color, deep)
+    drawn = _heat(label, VOTE_PIXELS * kernels, str(color["title"]), cells, color, deep)
     shown = {"params": [cycle_select(cycles)], "transform": [{"filter": "datum.cycle === toNumber(shown)"}]}
-    return View(label, {**drawn.spec, "height": {"step": VOTE_PIXELS}, **shown})
+    return View(label, {**drawn.spec, **shown})
 
 
 def reward_chart(measured: Sequence[Step]) -> Chart | None:
@@ -153,7 +165,8 @@ def reward_chart(measured: Sequence[Step]) -> Chart | None:
     most = max(abs(row["gain"]) for row in rows) or 1.0
     cells = {**_by_cycle("ensemble"), "text": number("gain", None, format="+.1f"), "tooltip": tooltip}
     color = number("gain", None, scale={"domain": [-most, 0, most], "range": "diverging"})
-    heat = _heat("Gain over random", "gain over random actions", cells, color, f"abs(datum.gain) > {0.6 * most:.4f}")
+    height = HEAT_PIXELS * len({row["ensemble"] for row in rows})
+    heat = _heat("Gain over random", height, "gain over random actions", cells, color, f"abs(datum.gain) > {0.6 * most:.4f}")
     mean = {"transform": [{"aggregate": totals, "groupby": ["ensemble", "cycle"]}]}
     return Chart(
         name="rewards",
@@ -227,7 +240,7 @@ def surrogate_chart(measured: Sequence[Step]) -> Chart | None:
         "encoding": {
             "x": {**number("predicted", None), **across},
             "y": {**number("measured", None), **up},
-            "color": order("cycle", "cycle"),
+            "color": name("cycle", "cycle"),
             "tooltip": tooltip,
         },
     }

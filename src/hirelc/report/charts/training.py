@@ -66,7 +66,7 @@ def time_chart(run: Run) -> Chart | None:
     if not rows:
         return None
     totals = _totals(rows)
-    room = {"domainMax": 1.2 * max(total["minutes"] for total in totals)}  # for the words beside the longest bar
+    room = {"domainMax": 1.3 * max(total["minutes"] for total in totals)}  # for the words beside the longest bar
     place = {"x": number("minutes", "minutes", scale=room), "y": name("phase", None, axis={"ticks": False, "domain": False})}
     bars = {
         "mark": {"type": "bar", "style": "edge", "cornerRadius": 2},
@@ -87,7 +87,7 @@ def time_chart(run: Run) -> Chart | None:
         title="Where the time went",
         summary="Wall time of each phase, by the times in the journal; cycles of the search stand side by side.",
         rows=rows,
-        views=[view("Time", {"step": 30}, layer=[bars, words])],
+        views=[view("Time", 32 * len(totals), layer=[bars, words])],
         columns={"Phase": "phase", "Cycle": "cycle", "Time": "time"},
     )
 

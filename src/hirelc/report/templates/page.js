@@ -8,7 +8,7 @@
   function themed(width) {
     const config = structuredClone(dark.matches ? themes.dark : themes.light);
     if (width < 520) {
-      config.axis.labelLimit = 118;
+      config.axis.labelLimit = 132;
       config.axis.labelFontSize = config.axis.titleFontSize = 11;
       config.legend.columns = 2;
       config.legend.labelLimit = 130;

@@ -1,0 +1,188 @@
+"""How a run stands, in a few lines: for another terminal while it goes, or for whoever finds a folder later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hirelc.report.reading import Json, Run, moment, read_run
+from hirelc.report.steps import Step, best_so_far, byte_limit, steps
+from hirelc.report.timing import State, seconds_spent, state
+from hirelc.report.words import duration, goal_words
+
+LAST_EVENTS = 6
+_NEXT = {
+    # after this event, a run is doing that
+    "start": "looking at the network",
+    "network": "measuring the original",
+    "baseline": "measuring the sensitivity",
+    "sensitivity": "measuring the logit proxy",
+    "pick": "the final fine-tune",
+    "final": "the control, then the test split",
+    "control": "the test split",
+    "test": "writing the result",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """:param doing: what the run is at, or ended with
+    :param cycles: (under way or reached, of how many)
+    :param best: measurement that serves the goal best so far; None before the first
+    :param quiet_seconds: since the last event
+    """
+
+    folder: Path
+    state: State
+    doing: str
+    cycles: tuple[int, int | None]
+    goal: str
+    best: Json | None
+    measured: int
+    failed: int
+    spent_seconds: float
+    quiet_seconds: float | None
+    events: Sequence[str]
+
+    def to_json(self) -> Json:
+        return {
+            "folder": str(self.folder),
+            "state": self.state.value,
+            "doing": self.doing,
+            "cycle": self.cycles[0],
+            "cycles": self.cycles[1],
+            "goal": self.goal,
+            "best": self.best,
+            "measured": self.measured,
+            "failed": self.failed,
+            "spent_seconds": round(self.spent_seconds, 3),
+            "quiet_seconds": None if self.quiet_seconds is None else round(self.quiet_seconds, 3),
+            "events": list(self.events),
+        }
+
+
+def status(folder: str | Path, now: datetime) -> Status:
+    """Reads a run folder; a journal that grows meanwhile does no harm.
+
+    :raises RunError: the folder holds no run
+    """
+    run = read_run(folder)
+    measured = steps(run)
+    standing = state(run, now)
+    total = run.config.get("search", {}).get("cycles")
+    return Status(
+        folder=Path(folder),
+        state=standing,
+        doing=_doing(run, measured, total, standing),
+        cycles=(_cycle(run, measured, total), total),
+        goal=goal_words(run.goal),
+        best=_best(run, measured),
+        measured=len(measured),
+        failed=sum(step.failure is not None for step in measured),
+        spent_seconds=seconds_spent(run),
+        quiet_seconds=(now - moment(run.events[-1])).total_seconds() if run.events else None,
+        events=[_event_words(event) for event in run.events[-LAST_EVENTS:]],
+    )
+
+
+def _cycle(run: Run, measured: Sequence[Step], total: int | None) -> int:
+    """Which cycle is under way: a cycle ends with the measurement of its vote."""
+    if not measured:
+        return 1 if run.event("proxy") else 0
+    last = measured[-1]
+    done = last.cycle if last.origin != "reference" else last.cycle - 1
+    under_way = done if run.event("pick") else done + 1
+    return min(under_way, total) if total else under_way
+
+
+def _doing(run: Run, measured: Sequence[Step], total: int | None, standing: State) -> str:
+    if standing is State.FINISHED:
+        result = run.result or run.event("result")
+        return (
+            "the goal is met"
+            if result.get("met")
+            else f"the goal is not met: {result.get('shortfall') or 'no reason recorded'}"
+        )
+    last = next(
+        (e["event"] for e in reversed(run.events) if e["event"] in _NEXT or e["event"] in ("proxy", "measurement")), None
+    )
+    if last is None:
+        return "nothing done yet"
+    verb = "was at" if standing is State.INTERRUPTED else "at"
+    if last in _NEXT:
+        return f"{verb} {_NEXT[last]}"
+    return f"{verb} cycle {_cycle(run, measured, total)}" + (f" of {total}" if total else "")
+
+
+def _best(run: Run, measured: Sequence[Step]) -> Json | None:
+    final, original = run.event("final"), run.original_bytes
+    if final:
+        lost = None if run.baseline is None else run.baseline - final["accuracy"]
+        found: Json = {"what": "the final file", "size_bytes": final["size_bytes"], "drop_points": lost}
+    else:
+        step = best_so_far(run, measured)
+        if step is None:
+            return None
+        found = {"what": f"candidate {step.number + 1} of cycle {step.cycle}", "size_bytes": step.size_bytes}
+        found["drop_points"] = step.drop
+    found["ratio"] = original / found["size_bytes"] if original else None
+    found["within_goal"] = _within(run, found)
+    return found
+
+
+def _within(run: Run, found: Json) -> bool:
+    limit, most = byte_limit(run.goal, run.original_bytes), run.goal.get("max_drop")
+    small = limit is None or found["size_bytes"] <= limit
+    return small and (most is None or (found["drop_points"] is not None and found["drop_points"] <= most))
+
+
+def _event_words(event: Json) -> str:
+    return f"{moment(event):%H:%M:%S} {event['event']}{_detail(event)}"
+
+
+def _detail(event: Json) -> str:
+    kind, values = event["event"], event
+    if kind == "measurement":
+        m: Any = values["measurement"]
+        head = f", cycle {values.get('cycle', 0) + 1} ({values.get('origin', 'vote')}): "
+        if m.get("failure"):
+            return f"{head}rejected: {m['failure']}"
+        return f"{head}{m['size_bytes']:,} bytes, {m['drop_points']:+.2f} points lost"
+    if kind in ("baseline", "control", "final") and values.get("accuracy") is not None:
+        return f": {values['accuracy']:.2f} %"
+    if kind == "result":
+        return ": goal met" if values.get("met") else ": goal not met"
+    return ""
+
+
+def status_words(found: Status) -> str:
+    """The status as lines for a terminal."""
+    lines = [f"{found.folder}: {found.state.value}, {found.doing}", f"goal      {found.goal}"]
+    if found.best is None:
+        lines.append("best      nothing measured yet")
+    else:
+        lines.append(f"best      {_best_words(found.best)}")
+    cycle, total = found.cycles
+    failed = f", {found.failed} of them rejected" if found.failed else ""
+    lines.append(f"search    cycle {cycle}{f' of {total}' if total else ''}, {found.measured} candidates measured{failed}")
+    lines.append(f"time      {duration(found.spent_seconds)}{_quiet_words(found)}")
+    return "\n".join([*lines, "", "last events (UTC)", *(f"  {line}" for line in found.events)])
+
+
+def _best_words(best: Json) -> str:
+    ratio = "" if best["ratio"] is None else f"{best['ratio']:.2f}x smaller, "
+    lost = "" if best["drop_points"] is None else f", {best['drop_points']:+.2f} points lost on search-validation"
+    goal = "within the goal" if best["within_goal"] else "short of the goal"
+    return f"{ratio}{best['size_bytes']:,} bytes{lost} ({best['what']}): {goal}"
+
+
+def _quiet_words(found: Status) -> str:
+    if found.quiet_seconds is None or found.state is State.FINISHED:
+        return ""
+    words = f"; the last event was {duration(max(0.0, found.quiet_seconds))} ago"
+    if found.state is State.SILENT:
+        words += ", longer than anything before: the run may have died"
+    return words
