@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from hirelc import cli_report
 from hirelc.config import Config, SearchConfig, TrainConfig
 from hirelc.errors import HirelcError, RunError
 from hirelc.policy import Goal
@@ -334,6 +335,9 @@ def demo(
     for run in runs:
         following = _evaluate_command(run.result.path, run.model, run.data, run.weights, seed)
         typer.echo(f"\n{run.name} (original in {run.weights})\n\n{result_words(run.result, following)}")
+
+
+cli_report.register(app)
 
 
 def _reporter(quiet: bool, verbose: bool) -> RichReporter:
