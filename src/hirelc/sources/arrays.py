@@ -43,14 +43,15 @@ def npz_tables(arrays: dict[str, Array], where: str, request: Request) -> dict[s
         x, y = (arrays.get(key) for key in keys)
         if x is not None and y is None and request.targets == "tokens":
             y = x  # what a language model is to say are the tokens themselves
-        needless = y is None and not request.labelled
-        if (x is None) != (y is None and not needless) or (not suffix and x is None):
-            missing = " and ".join(key for key, found in zip(keys, (x, y), strict=True) if found is None)
+        if x is None and y is None and suffix:
+            continue
+        needed = keys if request.labelled else keys[:1]
+        missing = " and ".join(key for key in needed if key not in arrays and not (key == keys[1] and y is not None))
+        if x is None or missing:
             raise DataError(
                 f"{where}: the array {missing} is missing: save x and y, and if you have them x_test and y_test"
                 + ("; --task distill needs no y" if request.labelled and x is not None else "")
             )
-        if x is not None:
-            place = where + (f" ({keys[0]})" if suffix else "")
-            tables[name] = checked_pair(x, y if request.labelled else None, place, None, request.targets)
+        place = where + (f" ({keys[0]})" if suffix else "")
+        tables[name] = checked_pair(x, y if request.labelled else None, place, None, request.targets)
     return carve(tables, where, request.seed)

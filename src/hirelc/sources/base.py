@@ -18,6 +18,7 @@ NORMALISATIONS: dict[str, Normalisation] = {
     "half": (0.5, 0.5),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+FEW_SAMPLES = 100  # on which differences of a point cannot be seen
 HELD_OUT = 10  # one of so many samples goes to each split that the data set does not bring
 
 
@@ -123,18 +124,18 @@ def in_memory(
     train = TensorBatches(x, y, request.batch_size, request.augmentation(suits), pixels)
     held = {name: TensorBatches(*tables[name], request.batch_size, None, pixels) for name in ("validation", "test")}
     counts = f"{train.samples} train, {held['validation'].samples} search-validation, {held['test'].samples} test"
-    notes += small_split_notes(train.samples, held["validation"].samples, request.batch_size)
+    counts += small_words(train.samples, held["validation"].samples, request.batch_size)
     return Splits(train, held["validation"], Sealed(held["test"]), f"{title}: {counts}", classes, notes)
 
 
-def small_split_notes(train: int, validation: int, batch_size: int) -> tuple[str, ...]:
+def small_words(train: int, validation: int, batch_size: int) -> str:
     """A word about splits so small that one batch, or one sample, decides."""
-    notes = []
+    words = ""
     if train < batch_size:
-        notes.append(f"{train} training samples are fewer than a batch of {batch_size}: every step sees all of them")
-    if validation < 100:
-        notes.append(f"the search-validation split has {validation} samples: one of them is {100 / validation:.1f} points")
-    return tuple(notes)
+        words += f"; fewer training samples than a batch of {batch_size}: every step sees all of them"
+    if validation < FEW_SAMPLES:
+        words += f"; little to measure on: one search-validation sample is {100 / validation:.1f} points"
+    return words
 
 
 def carve(tables: dict[str, Table], where: str, seed: int, by_class: bool = False) -> dict[str, Table]:

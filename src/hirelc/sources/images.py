@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from hirelc.batches import DatasetBatches, Normalisation, Sealed, no_targets
 from hirelc.errors import DataError
-from hirelc.sources.base import Request, Splits, Table, carve, in_memory, normalisation, small_split_notes
+from hirelc.sources.base import Request, Splits, Table, carve, in_memory, normalisation, small_words
 
 SPLIT_FOLDERS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -282,7 +282,7 @@ def _lazy(
 
     train, validation, test = part("train", request.train_limit), part("validation"), part("test")
     counts = f"{train.samples} train, {validation.samples} search-validation, {test.samples} test"
-    notes += small_split_notes(train.samples, validation.samples, request.batch_size)
+    counts += small_words(train.samples, validation.samples, request.batch_size)
     return Splits(train, validation, Sealed(test), f"{title}: {counts}", classes, notes)
 
 
