@@ -7,6 +7,7 @@ the same; else at the outermost module that receives it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,20 +91,23 @@ class _Finder:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.spots: list[_Spot] = []
-        self.makers: dict[Key, str] = {}
+        self.makers: dict[Key, list[str]] = {}
         for module, key in flow.returned:
-            self.makers.setdefault(key, module)  # inner modules return first
+            self.makers.setdefault(key, []).append(module)  # inner modules return first
+        self.returns = Counter(module for module, _ in flow.returned)
+        self.receives = Counter(module for module, _ in flow.received)
 
     def put(self, spot: _Spot | None) -> None:
         if spot is not None:
             self.spots.append(spot)
 
     def at_input(self, path: str, key: Key) -> _Spot:
-        made = self.where_made(key)
-        if made is not None:
-            return made
         takers = [m for m, k in self.flow.received if k == key and (m in (path, "") or path.startswith(m + "."))]
-        return _Spot(takers[0], "input", -math.inf, math.inf, key)
+        made = self.where_made(key)
+        once = next((m for m in takers if self.receives[m] == 1), None)
+        if made is not None and (self.returns[made.module] == 1 or once is None):
+            return made
+        return _Spot(once or takers[0], "input", -math.inf, math.inf, key)
 
     def behind(self, key: Key) -> _Spot | None:
         """Behind the BatchNorm and the ReLU that alone read a convolution's result."""
@@ -116,16 +120,24 @@ class _Finder:
         return self.where_made(key)
 
     def where_made(self, key: Key) -> _Spot | None:
-        """At the module that returns the tensor, or in front of the ReLU that makes it."""
-        if key in self.makers:
-            return _Spot(self.makers[key], "output", -math.inf, math.inf, key)
+        """At a module that returns the tensor, or in front of the ReLU that makes it; better at one called once."""
+        makers = self.makers.get(key, [])
+        once = next((m for m in makers if self.returns[m] == 1), None)
+        if once is None:
+            before = self.before_clip(key)
+            if before is not None and (not makers or self.returns[before.module] == 1):
+                return before
+        maker = once or next(iter(makers), None)
+        return None if maker is None else _Spot(maker, "output", -math.inf, math.inf, key)
+
+    def before_clip(self, key: Key) -> _Spot | None:
+        """At the module whose result only a ReLU reads, the one that makes the tensor."""
         operation = self.flow.producer.get(key)
         if operation is None or operation.kind not in CLIPS or self.flow.sole_consumer(operation.inputs[0]) is not operation:
             return None
-        before = operation.inputs[0]
-        if before not in self.makers:
-            return None
-        return _Spot(self.makers[before], "output", *CLIPS[operation.kind], key)
+        makers = self.makers.get(operation.inputs[0], [])
+        maker = next((m for m in makers if self.returns[m] == 1), next(iter(makers), None))
+        return None if maker is None else _Spot(maker, "output", *CLIPS[operation.kind], key)
 
     def places(self) -> tuple[Place, ...]:
         """One per module and side; places that see the same values, or that one module joins, share a group."""

@@ -36,6 +36,7 @@ class Folded:
     :param factors: kernel -> what its BatchNorm multiplied each stored channel with
     :param weights: kernel -> its tensor in `network`
     :param behind: kernel -> index of the site behind its BatchNorm and ReLU, where there is one
+    :param norms: kernel -> path of the BatchNorm that was folded into it
     :param rows: kernel -> the layer that computes only the rows that are kept
     """
 
@@ -43,6 +44,7 @@ class Folded:
     factors: dict[str, NDArray[np.float64]]
     weights: dict[str, nn.Parameter]
     behind: dict[str, int]
+    norms: dict[str, str]
     rows: dict[str, Rows]
 
 
@@ -58,6 +60,7 @@ class Rows(nn.Module):
         self.dim = dim  # of the channels, counted from the end
         stays = set(kept.tolist())
         missing = torch.tensor([i for i in range(len(bias)) if i not in stays], dtype=torch.int64)
+        self.kept = kept.cpu()
         self.register_buffer("constants", bias[missing].reshape(-1, *[1] * (-dim - 1)).clone())
         self.register_buffer("order", torch.argsort(torch.cat([kept.cpu(), missing])))
         self.rounding: Rounding | None = None  # the site behind it: applied here too, the layer can be integer
@@ -95,7 +98,7 @@ def fold(network: nn.Module, kernels: Sequence[str], sites: Sequence[ActivationS
     uses = Counter(id(p) for _, p in copied.named_parameters(remove_duplicate=False))
     numbers = {(site.module, site.side): i for i, site in enumerate(sites)}
     weights = {kernel: copied.get_parameter(kernel) for kernel in kernels}
-    folded = Folded(copied, {}, weights, {}, {})
+    folded = Folded(copied, {}, weights, {}, {}, {})
     for kernel in kernels:
         path, _, attribute = kernel.rpartition(".")
         module = copied.get_submodule(path)
@@ -108,6 +111,7 @@ def fold(network: nn.Module, kernels: Sequence[str], sites: Sequence[ActivationS
             factor = _fold_norm(module, copied.get_submodule(norm))
             if factor is not None:
                 folded.factors[kernel] = factor
+                folded.norms[kernel] = norm
                 _replace(copied, norm, nn.Identity())
         if isinstance(module, _SCATTERED):
             rows = folded.rows[kernel] = _rows(module)

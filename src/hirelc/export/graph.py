@@ -5,7 +5,8 @@ A runtime joins an operator with the DequantizeLinear before and the QuantizeLin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,16 +22,17 @@ BIAS_LIMIT = 2**30  # integer biases stay clear of overflow
 
 
 class Graph:
-    """An ONNX model that is being rewritten.
-
-    :ivar used: weight name -> the tensors that carry its result (a probe for comparing layers)
-    """
+    """An ONNX model that is being rewritten."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
         self._numbers = 0
+        for node in [node for node in self.nodes if node.op_type == "Constant" and node.attribute[0].name == "value"]:
+            self.nodes.remove(node)
+            node.attribute[0].t.name = node.output[0]
+            self.constants[node.output[0]] = node.attribute[0].t
 
     def name(self, stem: str) -> str:
         self._numbers += 1
@@ -39,7 +41,7 @@ class Graph:
     def constant(self, stem: str, values: NDArray[np.generic]) -> str:
         """A new initialiser; the name it got."""
         name = self.name(stem)
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name
 
     def consumers(self, tensor: str) -> list[onnx.NodeProto]:
@@ -49,7 +51,9 @@ class Graph:
         return next((node for node in self.nodes if tensor in node.output), None)
 
     def rename(self, old: str, new: str) -> None:
-        """Whoever reads `old` reads `new`."""
+        """Whoever reads `old` reads `new`; a result of the graph keeps its name."""
+        if any(output.name == old for output in self.model.graph.output):
+            self.nodes.append(helper.make_node("Identity", [new], [old], name=self.name("result")))
         for node in self.nodes:
             for i, name in enumerate(node.input):
                 if name == old:
@@ -126,7 +130,7 @@ def _dequantized(graph: Graph, name: str, weight: IntegerWeight, order: tuple[in
     zero = np.full(weight.scale.shape if per_channel else (), weight.zero_point, dtype=values.dtype)
     inputs = [held[-1], scale, graph.constant(f"{name}.zero_point", zero)]
     output = graph.name(f"{name}.dequantized")
-    attributes = {"axis": axis} if per_channel else {}
+    attributes: dict[str, Any] = {"axis": axis} if per_channel else {}
     graph.nodes.append(helper.make_node("DequantizeLinear", inputs, [output], name=output, **attributes))
     return output
 
@@ -156,8 +160,8 @@ def put_sites(graph: Graph, sites: Sequence[ActivationSite]) -> dict[int, str]:
         if (source, *at) not in rounded:
             if at not in parameters:
                 parameters[at] = (
-                    graph.constant("activation.scale", np.float32(at[0]).reshape(())),
-                    graph.constant("activation.zero_point", np.uint8(at[1]).reshape(())),
+                    graph.constant("activation.scale", np.array(at[0], np.float32)),
+                    graph.constant("activation.zero_point", np.array(at[1], np.uint8)),
                 )
             codes, output = graph.name("activation.codes"), graph.name("activation")
             graph.nodes += [
@@ -172,21 +176,85 @@ def put_sites(graph: Graph, sites: Sequence[ActivationSite]) -> dict[int, str]:
 
 
 def drop_idle_clips(graph: Graph) -> None:
-    """Removes a ReLU (or ReLU6) behind a DequantizeLinear whose range holds nothing that it would clip."""
-    for node in list(graph.nodes):
-        before = graph.producer(node.input[0]) if node.op_type in ("Relu", "Clip") else None
-        if before is None or before.op_type != "DequantizeLinear":
-            continue
-        scale, zero = (numpy_helper.to_array(graph.constants[name]) for name in before.input[1:3])
-        if scale.ndim or zero.dtype != np.uint8:
-            continue
-        low, high = 0.0, np.inf
-        if node.op_type == "Clip":
-            ends = [float(numpy_helper.to_array(graph.constants[n])) if n in graph.constants else np.nan for n in node.input[1:]]
-            low, high = (*ends, np.nan, np.nan)[:2]
-        if -float(zero) * float(scale) >= low and (255.0 - float(zero)) * float(scale) <= high:
+    """Removes a ReLU (or ReLU6) next to a quantization whose range holds nothing that it would clip."""
+    for node in [node for node in graph.nodes if node.op_type in ("Relu", "Clip")]:
+        before, behind = graph.producer(node.input[0]), graph.consumers(node.output[0])
+        ends = _ends(graph, node)
+        idle_behind = before is not None and before.op_type == "DequantizeLinear" and _within(graph, before, *ends)
+        idle_before = bool(behind) and all(n.op_type == "QuantizeLinear" and _within(graph, n, *ends) for n in behind)
+        if idle_behind or idle_before:
             graph.nodes.remove(node)
             graph.rename(node.output[0], node.input[0])
+
+
+def _ends(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:
+    """What a ReLU or Clip clips at; not a number where the graph computes it."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    ends = [-np.inf, np.inf]
+    for i, name in enumerate(node.input[1:]):
+        if name:
+            ends[i] = float(numpy_helper.to_array(graph.constants[name])) if name in graph.constants else np.nan
+    return ends[0], ends[1]
+
+
+def _within(graph: Graph, node: onnx.NodeProto, low: float, high: float) -> bool:
+    """Whether clipping changes no code of a quantization."""
+    scale, zero = (numpy_helper.to_array(graph.constants[name]) for name in node.input[1:3])
+    if scale.ndim or zero.dtype != np.uint8:
+        return False
+    lowest, highest = np.round(low / scale) + float(zero), np.round(high / scale) + float(zero)
+    if node.op_type == "DequantizeLinear":  # what comes out is clipped itself
+        return bool(-float(zero) * float(scale) >= low and (255.0 - float(zero)) * float(scale) <= high)
+    return bool(lowest <= 0 and highest >= 255)
+
+
+SAME_VALUES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Identity")
+
+
+def sink_dequantization(graph: Graph) -> None:
+    """Moves what only moves or picks values in front of DequantizeLinear: bytes are moved, and what follows is integer."""
+    moved = True
+    while moved:
+        moved = False
+        for node in [node for node in graph.nodes if node.op_type in SAME_VALUES and len(node.output) == 1]:
+            before = graph.producer(node.input[0])
+            if before is None or before.op_type != "DequantizeLinear" or before.attribute or before.input[0] in graph.constants:
+                continue
+            codes = graph.name("moved.codes")
+            graph.nodes.remove(node)
+            changed = onnx.NodeProto()
+            changed.CopyFrom(node)
+            changed.input[0], changed.output[0] = before.input[0], codes
+            inputs = [codes, *before.input[1:]]
+            graph.nodes += [changed, helper.make_node("DequantizeLinear", inputs, [node.output[0]], name=node.output[0])]
+            moved = True
+
+
+def join_rows(graph: Graph) -> None:
+    """Scattered rows in bytes: the concatenation of computed channels and constants, quantized behind, works on codes."""
+    for node in [node for node in graph.nodes if node.op_type == "QuantizeLinear"]:
+        gather = graph.producer(node.input[0])
+        concat = None if gather is None or gather.op_type != "Gather" else graph.producer(gather.input[0])
+        if gather is None or concat is None or concat.op_type != "Concat" or len(concat.input) != 2:
+            continue
+        found, filled = (graph.producer(name) for name in concat.input)
+        if found is None or filled is None or found.op_type != "DequantizeLinear" or filled.op_type != "Expand":
+            continue
+        if list(found.input[1:]) != list(node.input[1:]) or filled.input[0] not in graph.constants:
+            continue
+        scale, zero = (numpy_helper.to_array(graph.constants[name]) for name in node.input[1:3])
+        values = numpy_helper.to_array(graph.constants[filled.input[0]])
+        codes = np.clip(np.round(values / scale) + float(zero), 0, 255).astype(np.uint8)
+        constant, wide, both = (graph.name(f"rows.{what}") for what in ("constant", "constants", "all"))
+        graph.constants[constant] = numpy_helper.from_array(codes, constant)
+        axes = {"axis": concat.attribute[0].i}, {"axis": gather.attribute[0].i}
+        graph.nodes.remove(node)
+        graph.nodes += [
+            helper.make_node("Expand", [constant, filled.input[1]], [wide], name=wide),
+            helper.make_node("Concat", [found.input[0], wide], [both], both, None, None, None, **axes[0]),
+            helper.make_node("Gather", [both, gather.input[1]], list(node.output), node.name, None, None, None, **axes[1]),
+        ]
 
 
 def put_biases(graph: Graph) -> None:
@@ -209,7 +277,7 @@ def put_biases(graph: Graph) -> None:
         stem = f"{node.input[2]}.integer"
         output = graph.name(stem)
         inputs = [graph.constant(stem, whole.astype(np.int32)), graph.constant(f"{stem}.scale", unit)]
-        attributes = {"axis": 0} if unit.size > 1 else {}
+        attributes: dict[str, Any] = {"axis": 0} if unit.size > 1 else {}
         graph.nodes.append(helper.make_node("DequantizeLinear", inputs, [output], name=output, **attributes))
         node.input[2] = output
 
@@ -217,6 +285,8 @@ def put_biases(graph: Graph) -> None:
 def put_four_bits(graph: Graph, names: Iterable[str]) -> None:
     """Stores integer initialisers as INT4; a Cast, which runtimes do once when they load, widens them."""
     for name in names:
+        if name not in graph.constants:
+            continue  # an equal tensor stands for it
         values = numpy_helper.to_array(graph.constants.pop(name))
         narrow = f"{name}.int4"
         data = _nibbles(values)
@@ -238,8 +308,3 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     del found.opset_import[:]
     found.opset_import.extend(kept)
     return found
-
-
-def each_tensor(model: onnx.ModelProto, accept: Callable[[onnx.TensorProto], bool]) -> int:
-    """Bytes of the initialisers that a predicate accepts."""
-    return sum(tensor.ByteSize() for tensor in model.graph.initializer if accept(tensor))

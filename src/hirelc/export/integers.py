@@ -7,6 +7,7 @@ bits, the weights are those numbers and `scale / power`; nothing is rounded. Els
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,5 +76,5 @@ def as_integers(
     else:
         return FloatWeight(f"its levels span {low:.0f} .. {high:.0f} in whole numbers, more than eight bits hold")
     moved = (shape[axis], *shape[:axis], *shape[axis + 1 :])
-    values = np.ascontiguousarray(np.moveaxis(values.reshape(moved), 0, axis))
-    return IntegerWeight(values, (scale / power).astype(np.float32), zero, axis)
+    placed: Any = np.ascontiguousarray(np.moveaxis(values.reshape(moved), 0, axis))
+    return IntegerWeight(placed, (scale / power).astype(np.float32), zero, axis)

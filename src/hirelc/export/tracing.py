@@ -109,7 +109,7 @@ def export_graph(network: nn.Module, inputs: Any, opset: int) -> onnx.ModelProto
                 verbose=False,
                 custom_translation_table={torch.ops.hirelc.site.default: _marked},
             )
-        except Exception as error:  # noqa: BLE001 - the exporter raises what its translators raise
+        except Exception as error:
             raise NetworkError(_translation_words(error)) from error
     assert exported is not None
     model: onnx.ModelProto = exported.model_proto
