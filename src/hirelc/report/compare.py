@@ -27,9 +27,9 @@ COLUMNS = (
     ("Bytes", True),
     ("Times smaller", True),
     ("Points lost", True),
-    ("Search-validation, %", True),
+    ("Validation, %", True),
     ("Test, %", True),
-    ("Times fewer MACs", True),
+    ("MACs, times fewer", True),
     ("Images seen", True),
     ("Time", True),
     ("Strategy", False),
@@ -151,7 +151,7 @@ def common_front(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
         name="front",
         title="Size against accuracy, all runs",
         summary=(
-            "Every measurement of every run on its search-validation split: squares are final files, rings the uncompressed "
+            "Every measurement of every run on its search-validation split: squares are final files, diamonds the uncompressed "
             "networks. Points lost count against each run's own original."
         ),
         rows=rows,

@@ -34,10 +34,9 @@ def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
     files = []
     for name, spec in (pair for chart in charts for pair in chart.specs().items()):
         fixed = {**spec, "width": WIDTH, "config": config(paper=True)}
-        drawn = {
-            ".svg": library.vegalite_to_svg(fixed, vl_version=version).encode(),
-            ".png": library.vegalite_to_png(fixed, vl_version=version, ppi=DOTS_PER_INCH, scale=DOTS_PER_INCH / 96),
-        }
+        svg = library.vegalite_to_svg(fixed, vl_version=version)
+        png = library.svg_to_png(svg, ppi=DOTS_PER_INCH, scale=DOTS_PER_INCH / 96)
+        drawn = {".svg": svg.encode(), ".png": png}
         for suffix, data in drawn.items():
             path = target / f"{name}{suffix}"
             atomic_write(path, data)
