@@ -16,8 +16,8 @@ from hirelc.version import __version__
 
 if TYPE_CHECKING:
     from hirelc.artifact.inspect import open_file
-    from hirelc.artifact.load import load
     from hirelc.config import Config, SearchConfig, TrainConfig
+    from hirelc.models import find_task, load
     from hirelc.network.trace import trace
     from hirelc.pipeline import compress
     from hirelc.results import Result
@@ -30,7 +30,8 @@ _LAZY = {
     "Task": "hirelc.task",
     "TrainConfig": "hirelc.config",
     "compress": "hirelc.pipeline",
-    "load": "hirelc.artifact.load",
+    "find_task": "hirelc.models",
+    "load": "hirelc.models",
     "open_file": "hirelc.artifact.inspect",
     "trace": "hirelc.network.trace",
 }
@@ -56,6 +57,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "compress",
+    "find_task",
     "load",
     "open_file",
     "trace",

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hirelc.artifact.load import load as artifact_load
 from hirelc.batches import Batches, first_samples
 from hirelc.errors import DataError, NetworkError, RunError
 from hirelc.hf_models import PREFIX, hf_factory, hf_network
@@ -69,6 +70,18 @@ def load_network(spec: str, weights: str | os.PathLike[str] | None = None, seed:
     if weights is not None:
         load_weights(network, weights)
     return network.eval()
+
+
+def load(path: str | Path | bytes, factory: str | Callable[[], nn.Module]) -> nn.Module:
+    """The compressed network of a file: an ordinary module in eval mode, physically pruned, on the CPU, float32.
+
+    :param path: a .hirelc file (or its bytes)
+    :param factory: builds the original, uncompressed network, whose weights do not matter; or what `--model` takes:
+        "mypkg.nets:make_net", or "hf:FOLDER", of which only config.json is read
+    :raises FormatError: the file is damaged, or the factory builds another network
+    :raises NetworkError: there is no such factory
+    """
+    return artifact_load(path, find_factory(factory) if isinstance(factory, str) else factory)
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
