@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,28 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_every_kind_of_task_is_compressed_measured_and_read_back(case: Case, tmp_path: Path) -> None:
+# what the agents decide is not the point here, and they take most of the time: one default run with them will do
+RUNS = [pytest.param(case, "hirelc" if case.name == "u-net" else "uniform", id=case.name) for case in CASES]
+RUNS += [
+    pytest.param(case, "hirelc", id=f"{case.name}-agents", marks=pytest.mark.slow) for case in CASES if case.name != "u-net"
+]
+
+
+@pytest.mark.parametrize(("case", "strategy"), RUNS)
+def test_every_kind_of_task_is_compressed_measured_and_read_back(case: Case, strategy: str, tmp_path: Path) -> None:
     task, splits = named_task(case.task), case.data(tmp_path)
     network = small.train(case.factory(), splits.train, task, case.epochs)
-    goal, out = Goal(ratio=4), tmp_path / "run"
+    out = tmp_path / "run"
     result = compress(
-        network, splits.train, splits.validation, goal, out, test=splits.test, config=CONFIG, task=task, reporter=Silent()
+        network,
+        splits.train,
+        splits.validation,
+        Goal(ratio=4),
+        out,
+        test=splits.test,
+        config=replace(CONFIG, search=replace(CONFIG.search, strategy=strategy)),
+        task=task,
+        reporter=Silent(),
     )
     assert result.shortfall is None and result.compressed.ratio >= 4
     assert result.original.validation > case.better_than
