@@ -189,6 +189,15 @@ def test_soft_targets_are_zero_for_the_teacher_itself_and_skip_what_is_not_asked
     assert float(SEGMENTATION.distill(maps, other, labels(3, 2, 4, 4), 1.0)) == pytest.approx(float(by_pixel), rel=1e-5)
 
 
+def test_classes_that_the_network_masks_cost_nothing() -> None:
+    outputs, wanted = random(4, 5), random(4, 5, seed=1)
+    masked = [part.masked_fill(torch.arange(5) == 3, -math.inf) for part in (outputs, wanted)]
+    rest = [part[:, torch.arange(5) != 3] for part in (outputs, wanted)]
+    targets = torch.zeros(4, dtype=torch.long)
+    found = CLASSIFICATION.distill(masked[0], masked[1], targets, 2.0)
+    assert float(found) == pytest.approx(float(CLASSIFICATION.distill(rest[0], rest[1], targets, 2.0)), rel=1e-5)
+
+
 def test_without_a_teacher_of_its_own_a_task_follows_the_values() -> None:
     assert float(HALVES.distill(torch.zeros(2, 2), torch.ones(2, 2), torch.zeros(2), 9.0)) == 1
 

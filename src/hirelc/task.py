@@ -24,6 +24,7 @@ Teach = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Label = Callable[[Tensor, torch.Generator | None], Tensor]
 
 TARGETS = ("classes", "positions", "tokens", "values", "none", "any")
+LEAST_LOG = -1e4  # of a probability
 FIELDS = ("logits", "out", "last_hidden_state")  # of an output with several tensors, in the order of preference
 
 
@@ -118,8 +119,9 @@ def soft_targets(class_dim: int = -1) -> Teach:
     """Kullback-Leibler divergence from the teacher's distribution, both softened; positions without a target are left out."""
 
     def teach(outputs: Tensor, wanted: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        student = F.log_softmax(outputs / temperature, class_dim)
-        teacher = F.log_softmax(wanted / temperature, class_dim)
+        # classes that a network masks have a logit of minus infinity: equal ones must differ by nothing, not by NaN
+        student = F.log_softmax(outputs / temperature, class_dim).clamp(min=LEAST_LOG)
+        teacher = F.log_softmax(wanted / temperature, class_dim).clamp(min=LEAST_LOG)
         each = F.kl_div(student, teacher, log_target=True, reduction="none").sum(class_dim)
         if targets.shape == each.shape and targets.dim() > 1:
             asked = targets != IGNORED

@@ -110,7 +110,11 @@ def _class_names(found: dict[str, Path], request: Request, folder: Path) -> list
 def _files(root: Path, names: Sequence[str], labelled: bool) -> list[tuple[Any, int]]:
     if not labelled:
         return [(path, 0) for path in _images_below(root)]
-    return [(path, label) for label, name in enumerate(names) for path in _images_below(root / name)]
+    found = {name: _images_below(root / name) for name in names}
+    empty = [name for name, paths in found.items() if not paths and (root / name).is_dir()]
+    if empty:
+        raise DataError(f"{root}: the class {empty[0]!r} has no images: put files ending in {', '.join(ENDINGS)} there")
+    return [(path, label) for label, name in enumerate(names) for path in found[name]]
 
 
 def _images_below(folder: Path) -> list[Path]:
