@@ -35,7 +35,7 @@ def test_report_writes_a_page(copy: Path, tmp_path: Path) -> None:
 
 
 def test_figures_are_pictures(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "DOTS_PER_INCH", 36)  # drawing many pixels takes long and proves no more
+    monkeypatch.setattr(figures, "DOTS_PER_INCH", 72)  # drawing many pixels takes long and proves no more
     code, out, _ = run("report", finished, "--figures", tmp_path / "figures")
     assert code == 0
     files = [Path(line) for line in out.splitlines()]

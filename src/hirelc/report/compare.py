@@ -11,7 +11,7 @@ from hirelc.errors import RunError
 from hirelc.report.charts.chart import Chart, View, name, number, tips, view
 from hirelc.report.charts.front import CONTROL, FINAL, ORIGINAL, front_rows
 from hirelc.report.content import Slot
-from hirelc.report.page import STATES, render
+from hirelc.report.page import render
 from hirelc.report.reading import Json, Run, read_run
 from hirelc.report.steps import best_so_far, picked, steps
 from hirelc.report.timing import seconds_spent, state
@@ -116,7 +116,7 @@ def entry(run: Run, label: str, now: datetime) -> Entry:
     spent = seconds_spent(run)
     return Entry(
         name=label,
-        state=STATES[state(run, now)],
+        state=state(run, now).value,
         goal=goal_words(run.goal),
         met="not finished" if run.result is None else "yes" if result.get("met") else "no",
         numbers=[
@@ -156,10 +156,9 @@ def common_front(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
         ),
         rows=rows,
         views=[
-            _front_view("Ratio and points lost", "ratio", "times smaller", "lost", "points lost", labels, "descending"),
-            _front_view(
-                "Bytes and accuracy", "bytes", "bytes of the whole file", "accuracy", "accuracy, %", labels, "ascending"
-            ),
+            _front_view("Ratio and points lost", _RATIO, _LOST, labels),
+            _front_view("Compressed only", {**_RATIO, "scale": _NEAR}, _LOST, labels, "datum.what !== 'uncompressed'"),
+            _front_view("Bytes and accuracy", _BYTES, _ACCURACY, labels),
         ],
         columns={
             "Run": "run",
@@ -179,20 +178,28 @@ def _what(row: Json) -> str:
     return "final file" if row["kind"] == FINAL else "measured on the way"
 
 
-def _front_view(label: str, x: str, x_title: str, y: str, y_title: str, labels: Sequence[str], sort: str) -> View:
+_FAR: Json = {"type": "log", "nice": False, "padding": 24}
+_NEAR: Json = {"zero": False, "nice": True, "padding": 24}
+_RATIO = number("ratio", "times smaller", scale=_FAR, axis={"format": "~s"})
+_BYTES = number("bytes", "bytes of the whole file, logarithmic", scale=_FAR, axis={"format": "~s"})
+_LOST = number("lost", "points lost", scale={"zero": False, "padding": 20, "reverse": True})
+_ACCURACY = number("accuracy", "accuracy, %", scale={"zero": False, "padding": 20})
+
+
+def _front_view(label: str, x: Json, y: Json, labels: Sequence[str], only: str = "true") -> View:
     kinds = {"domain": ["measured on the way", "final file", "uncompressed"], "range": ["circle", "square", "diamond"]}
     values = (("bytes", ","), ("ratio", ".2f"), ("accuracy", ".2f"), ("lost", "+.2f"))
+    columns = {"columns": {"expr": "width < 480 ? 1 : 3"}, "labelLimit": 400}
     return view(
         label,
         400,
+        transform=[{"filter": only}],
         mark={"type": "point", "filled": True, "size": 110, "opacity": 0.9},
         encoding={
-            "x": number(
-                x, f"{x_title}, logarithmic", scale={"type": "log", "nice": False, "padding": 24}, axis={"format": "~s"}
-            ),
-            "y": number(y, y_title, scale={"zero": False, "padding": 20, "reverse": sort == "descending"}),
-            "color": name("run", None, scale={"domain": list(labels)}, legend={"columns": {"expr": "width < 480 ? 1 : 3"}}),
-            "shape": name("what", None, scale=kinds),
+            "x": x,
+            "y": y,
+            "color": name("run", None, scale={"domain": list(labels)}, legend=columns),
+            "shape": name("what", None, scale=kinds, legend={"orient": "bottom"}),
             "tooltip": tips("run", "point", "kind", *values, "policy"),
         },
     )

@@ -12,7 +12,7 @@ from hirelc.report.reading import read_run
 from hirelc.report.theme import config
 from hirelc.store import atomic_write
 
-WIDTH = 640  # pixels at 96 to an inch: two columns of a paper
+WIDTH = 480  # points, of which 72 make an inch: two columns of a paper
 DOTS_PER_INCH = 300
 
 
@@ -35,7 +35,7 @@ def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
     for name, spec in (pair for chart in charts for pair in chart.specs().items()):
         fixed = {**spec, "width": WIDTH, "config": config(paper=True)}
         svg = library.vegalite_to_svg(fixed, vl_version=version)
-        png = library.svg_to_png(svg, ppi=DOTS_PER_INCH, scale=DOTS_PER_INCH / 96)
+        png = library.svg_to_png(svg, ppi=DOTS_PER_INCH)
         drawn = {".svg": svg.encode(), ".png": png}
         for suffix, data in drawn.items():
             path = target / f"{name}{suffix}"

@@ -9,7 +9,7 @@ from typing import Any
 from hirelc.policy import Policy
 from hirelc.report.reading import Json, Run
 
-LISTED_BLOCKS = 30  # in a tooltip
+LISTED_BLOCKS = 18  # in a tooltip
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step, best_so_far, byte_limit, on_front, picked, policy_lines, policy_words
 
 ORIGINAL, CONTROL, FINAL, REJECTED = "original, fp32", "control, fp32", "compressed, fine-tuned", "rejected"
+_BITS = {"field": "bits", "title": "bits by block (f: float, %: kept)"}
 _ORIGINS = {"vote": "voted policy", "reference": "reference policy"}
 
 
@@ -146,7 +147,7 @@ class _Frame:
                     **position,
                     "color": kind,
                     "shape": kind,
-                    "tooltip": tips("point", "kind", *values, "policy", "bits"),
+                    "tooltip": [*tips("point", "kind", *values, "policy"), _BITS],
                 },
             },
         ]
@@ -157,7 +158,7 @@ class _Frame:
         limit = byte_limit(run.goal, run.original_bytes)
         if limit is not None:
             data = {"values": [{"at": limit, "words": f"goal: {limit:,} bytes"}]}
-            place = {"align": self.side, "dx": 6 if self.side == "left" else -6, "baseline": "top", "y": 2}
+            place = {"align": self.side, "dx": 6 if self.side == "left" else -6, "baseline": "bottom", "y": "height", "dy": -4}
             layers += self._rule(data, {"x": self.x("at")}, place, [4, 4])
         if run.goal.get("max_drop") is not None and run.baseline is not None:
             layers += self.level(run.baseline - run.goal["max_drop"], "goal", "right", [4, 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from hirelc.report.charts.chart import ROWS, Chart, View, name, number, order, tips, view
@@ -81,8 +82,16 @@ def _map_rows(found: Kernels) -> list[Json]:
     return rows
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What all views of the map share: how many rows, and the bytes of the widest."""
+
+    rows: int
+    widest: int
+
+
 def _map_views(rows: Sequence[Json]) -> list[View]:
-    count = len({row["row"] for row in rows})
+    frame = _Frame(len({row["row"] for row in rows}), max(row["to"] for row in rows))
     bits = order(
         "bits",
         "bits",
@@ -95,23 +104,25 @@ def _map_views(rows: Sequence[Json]) -> list[View]:
     kept = f"datum.keep < {0.45 * min(50.0, least) + 55:.1f}"
     layouts = name("granularity", "granularity", scale={"domain": list(_GRANULARITIES)}, legend={"orient": "bottom"})
     return [
-        _map_view("Bits", count, bits, [_label("bits", "", pale, "on-pale"), _label("bits", "", deep, "on-deep")]),
+        _map_view(
+            "Bits", frame, bits, [_label(frame, "bits", "", pale, "on-pale"), _label(frame, "bits", "", deep, "on-deep")]
+        ),
         _map_view(
             "Channels kept",
-            count,
+            frame,
             keep,
-            [_label("keep", ".0f", kept, "on-pale"), _label("keep", ".0f", f"!({kept})", "on-deep")],
+            [_label(frame, "keep", ".0f", kept, "on-pale"), _label(frame, "keep", ".0f", f"!({kept})", "on-deep")],
         ),
         _map_view(
-            "Type", count, name("type", "number type", scale={"domain": ["int", "float"]}, legend={"orient": "bottom"}), []
+            "Type", frame, name("type", "number type", scale={"domain": ["int", "float"]}, legend={"orient": "bottom"}), []
         ),
-        _map_view("Granularity", count, layouts, []),
+        _map_view("Granularity", frame, layouts, []),
     ]
 
 
-def _map_view(label: str, count: int, color: Json, labels: list[Json]) -> View:
+def _map_view(label: str, frame: _Frame, color: Json, labels: list[Json]) -> View:
     place = {
-        "x": _bytes("from"),
+        "x": _bytes("from", frame.widest),
         "x2": {"field": "to"},
         "y": name("row", None, axis={"ticks": False, "domain": False}, scale={"paddingInner": 0.12}),
     }
@@ -119,7 +130,7 @@ def _map_view(label: str, count: int, color: Json, labels: list[Json]) -> View:
     tooltip = tips("row", *fields, ("bits per weight", ".2f"), ("sensitivity", ".2f"))
     return view(
         label,
-        ROW_PIXELS * count,
+        ROW_PIXELS * frame.rows,
         layer=[
             {
                 "transform": [{"filter": "isValid(datum.bits)"}],
@@ -136,11 +147,13 @@ def _map_view(label: str, count: int, color: Json, labels: list[Json]) -> View:
     )
 
 
-def _bytes(field: str) -> Json:
-    return number(field, "bytes in the file", axis={"format": "~s", "tickCount": 6})
+def _bytes(field: str, widest: int) -> Json:
+    return number(
+        field, "bytes in the file", axis={"format": "~s", "tickCount": 6}, scale={"domain": [0, widest], "nice": True}
+    )
 
 
-def _label(field: str, pattern: str, only: str, style: str) -> Json:
+def _label(frame: _Frame, field: str, pattern: str, only: str, style: str) -> Json:
     return {
         "transform": [
             {"filter": f"datum.room && isValid(datum.bits) && ({only})"},
@@ -148,7 +161,7 @@ def _label(field: str, pattern: str, only: str, style: str) -> Json:
         ],
         "mark": {"type": "text", "style": style, "aria": False, "fontSize": 12, "tooltip": None},
         "encoding": {
-            "x": _bytes("middle"),
+            "x": _bytes("middle", frame.widest),
             "y": name("row", None),
             "text": number(field, None, **({"format": pattern} if pattern else {})),
         },

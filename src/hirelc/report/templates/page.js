@@ -33,7 +33,7 @@
 
   // One stop of the Tab key per chart; arrow keys go from point to point, and show what a mouse would see.
   function walkable(place) {
-    const svg = place.querySelector("svg");
+    const svg = place.querySelector("svg.marks");
     const marks = () => [...svg.querySelectorAll('[role="graphics-symbol"][aria-label]')].filter((m) => m.localName === "path");
     const light = (mark, kind) => {
       const box = mark.getBoundingClientRect();
@@ -45,15 +45,16 @@
     };
     enter();
     // a select box beneath a chart redraws its marks
-    place.vega.view.addDataListener?.("rows", () => requestAnimationFrame(enter));
-    place.querySelector(".vega-bindings")?.addEventListener("change", () => setTimeout(enter, 50));
-    svg.addEventListener("focusin", (event) => { light(event.target, "pointermove"); light(event.target, "mousemove"); });
-    svg.addEventListener("focusout", (event) => { light(event.target, "pointerout"); light(event.target, "mouseout"); });
+    new MutationObserver(enter).observe(svg, { childList: true, subtree: true });
+    const show = (mark) => requestAnimationFrame(() => light(mark, "pointermove"));  // once the page has scrolled to it
+    const hide = (mark) => light(mark, "mouseout");
+    svg.addEventListener("focusin", (event) => show(event.target));
+    svg.addEventListener("focusout", (event) => hide(event.target));
     svg.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       const all = marks();
       const here = all.indexOf(event.target);
-      if (event.key === "Escape") light(event.target, "pointerout");
+      if (event.key === "Escape") hide(event.target);
       if (here < 0 || (!step && event.key !== "Home" && event.key !== "End")) return;
       event.preventDefault();
       const next = event.key === "Home" ? 0 : event.key === "End" ? all.length - 1 : (here + step + all.length) % all.length;
