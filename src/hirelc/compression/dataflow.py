@@ -110,8 +110,14 @@ class _Functions(TorchFunctionMode):
         after = self.recorder.keys(result)
         if before and after:
             name = getattr(func, "__name__", "function")
-            self.recorder.flow.add(Operation(_FUNCTIONS.get(name, name), None, before, after))
+            kind = "same_values" if name == "pad" and _pads_zeros(*args, **kwargs) else _FUNCTIONS.get(name, name)
+            self.recorder.flow.add(Operation(kind, None, before, after))
         return result
+
+
+def _pads_zeros(_input: Tensor, _pad: object, _mode: str = "constant", value: float | None = None, **_rest: object) -> bool:
+    """Whether F.pad, given these arguments, adds nothing but zeros or copies."""
+    return not value
 
 
 class _Recorder:

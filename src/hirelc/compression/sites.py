@@ -102,8 +102,9 @@ class _Finder:
             self.spots.append(spot)
 
     def at_input(self, path: str, key: Key) -> _Spot:
-        takers = [m for m, k in self.flow.received if k == key and (m in (path, "") or path.startswith(m + "."))]
-        made = self.where_made(key)
+        same = (key, self.origin(key))
+        takers = [m for m, k in self.flow.received if k in same and (m in (path, "") or path.startswith(m + "."))]
+        made = self.where_made(self.origin(key)) or self.where_made(key)
         once = next((m for m in takers if self.receives[m] == 1), None)
         if made is not None and (self.returns[made.module] == 1 or once is None):
             return made

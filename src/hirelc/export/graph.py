@@ -209,7 +209,16 @@ def _within(graph: Graph, node: onnx.NodeProto, low: float, high: float) -> bool
     return bool(lowest <= 0 and highest >= 255)
 
 
-SAME_VALUES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Identity")
+SAME_VALUES = (
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "MaxPool",
+    "Slice",
+    "Identity",
+)  # Pad is joined to its convolution
 
 
 def sink_dequantization(graph: Graph) -> None:
@@ -222,10 +231,13 @@ def sink_dequantization(graph: Graph) -> None:
             if before is None or before.op_type != "DequantizeLinear" or before.attribute or before.input[0] in graph.constants:
                 continue
             codes = graph.name("moved.codes")
+            if node.op_type == "Shape":
+                node.input[0] = before.input[0]
+                continue
             graph.nodes.remove(node)
             changed = onnx.NodeProto()
             changed.CopyFrom(node)
-            changed.input[0], changed.output[0] = before.input[0], codes
+            changed.input[0], changed.output[0], changed.name = before.input[0], codes, codes
             inputs = [codes, *before.input[1:]]
             graph.nodes += [changed, helper.make_node("DequantizeLinear", inputs, [node.output[0]], name=node.output[0])]
             moved = True

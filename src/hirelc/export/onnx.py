@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import numpy_helper
 from torch import nn
 
 from hirelc.artifact.container import read
@@ -32,6 +31,7 @@ from hirelc.export.graph import (
 )
 from hirelc.export.integers import FloatWeight, IntegerWeight, as_integers
 from hirelc.export.parity import Parity, Probe, check_parity
+from hirelc.export.simplify import simplify
 from hirelc.export.tracing import Mark, export_graph
 from hirelc.network.example import guess_example
 from hirelc.network.trace import check_module
@@ -197,6 +197,7 @@ def export_network(
     held = put_weights(graph, integers)
     behind = put_sites(graph, sites)
     graph = Graph(tidy(graph.finished()))
+    simplify(graph)
     drop_idle_clips(graph)
     join_rows(graph)
     sink_dequantization(graph)
@@ -286,7 +287,7 @@ def _results(graph: Graph, weight: str) -> list[str]:
         readers = graph.consumers(result)
         if node.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
             other = [name for name in readers[0].input if name != result]
-            if other and other[0] in graph.constants and numpy_helper.to_array(graph.constants[other[0]]).ndim == 1:
+            if other and other[0] in graph.constants and len(graph.constants[other[0]].dims) == 1:
                 result = readers[0].output[0]
         found.append(result)
     return found
@@ -297,4 +298,6 @@ def float_model(network: nn.Module, example: Any, opset: int = DEFAULT_OPSET) ->
     copied = copy.deepcopy(network).eval()
     if not isinstance(copied, nn.Module):
         raise NetworkError("a network is expected")
-    return tidy(export_graph(copied, example, opset))
+    graph = Graph(tidy(export_graph(copied, example, opset)))
+    simplify(graph)
+    return graph.finished()
