@@ -74,7 +74,7 @@ def tiny_bert(classes: int = 2) -> Any:
     return BertForSequenceClassification(config)
 
 
-def tiny_encoder() -> Any:
+def tiny_encoder(pooling: bool = False) -> Any:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def tiny_encoder() -> Any:
         intermediate_size=64,
         max_position_embeddings=32,
     )
-    return BertModel(config, add_pooling_layer=False)
+    return BertModel(config, add_pooling_layer=pooling)
 
 
 def tiny_llama() -> Any:

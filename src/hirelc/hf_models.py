@@ -6,12 +6,14 @@ task. No code of the folder is run and no pickle is opened.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from hirelc.errors import NetworkError
@@ -78,16 +80,17 @@ def hf_network(where: str, task: str | None = None) -> nn.Module:
             f"{folder}: there is no {WEIGHTS[0]}{found}: where you trust it, load it and write model.save_pretrained(folder)"
         )
     try:
-        network, info = kind.from_pretrained(
-            str(folder) if folder.is_dir() else where,
-            config=config,
-            use_safetensors=True,
-            local_files_only=folder.is_dir(),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are named below
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        with _silence():
+            network, info = kind.from_pretrained(
+                str(folder) if folder.is_dir() else where,
+                config=config,
+                use_safetensors=True,
+                local_files_only=folder.is_dir(),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are named below
+                dtype=torch.float32,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise NetworkError(
             f"hf:{where}: the weights cannot be read: {_line(error)}: give a folder with {WEIGHTS[0]}"
         ) from error
@@ -178,11 +181,16 @@ def _class(where: str, config: Any, task: str | None) -> Any:
         )
     if named and kind is None:
         raise NetworkError(f"hf:{where}: transformers {transformers.__version__} has no {named}: its own code is never run")
-    fitting = _fitting(transformers, config, task)
+    fitting = _fitting(transformers, config, HEADS[task]) if task in HEADS else []
     if task in HEADS and not fitting:
         raise NetworkError(f"hf:{where}: a network of type {config.model_type} is not made for {task}: give another --task")
     if kind is None:
-        return fitting[0] if fitting else _fitting(transformers, config, None)[0]
+        plain = fitting or _fitting(transformers, config, "AutoModel")
+        if not plain:
+            raise NetworkError(
+                f"hf:{where}: transformers {transformers.__version__} knows no network of type {config.model_type}"
+            )
+        return plain[0]
     if fitting and kind not in fitting:
         raise NetworkError(
             f"hf:{where}: config.json names {named}, but {task} needs {fitting[0].__name__}: train and save that, or give "
@@ -191,17 +199,28 @@ def _class(where: str, config: Any, task: str | None) -> Any:
     return kind
 
 
-def _fitting(transformers: Any, config: Any, task: str | None) -> list[Any]:
-    """Classes for a task and a type of network; for a task that says nothing the plain network, where it is asked for."""
-    if task is not None and task not in HEADS:
+def _fitting(transformers: Any, config: Any, auto: str) -> list[Any]:
+    """The classes that one of the Auto classes stands for, for this type of network."""
+    mapping = getattr(transformers, auto)._model_mapping
+    if type(config) not in mapping:
         return []
-    auto = getattr(transformers, HEADS[task] if task else "AutoModel")
-    if type(config) not in auto._model_mapping:
-        if task is None:
-            raise NetworkError(f"a network of type {config.model_type} is unknown to transformers {transformers.__version__}")
-        return []
-    found = auto._model_mapping[type(config)]
+    found = mapping[type(config)]
     return list(found) if isinstance(found, tuple | list) else [found]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without the bars and reports of transformers: what is wrong is raised, and the rest is nobody's news."""
+    log = _transformers().logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
 
 
 def _image_shape(config: Any, processor: dict[str, Any]) -> tuple[int, int, int] | None:
