@@ -17,6 +17,8 @@ from hirelc.version import __version__
 if TYPE_CHECKING:
     from hirelc.artifact.inspect import open_file
     from hirelc.config import Config, SearchConfig, TrainConfig
+    from hirelc.export.bench import bench
+    from hirelc.export.onnx import export_onnx
     from hirelc.models import find_task, load
     from hirelc.network.trace import trace
     from hirelc.pipeline import compress
@@ -29,7 +31,9 @@ _LAZY = {
     "SearchConfig": "hirelc.config",
     "Task": "hirelc.task",
     "TrainConfig": "hirelc.config",
+    "bench": "hirelc.export.bench",
     "compress": "hirelc.pipeline",
+    "export_onnx": "hirelc.export.onnx",
     "find_task": "hirelc.models",
     "load": "hirelc.models",
     "open_file": "hirelc.artifact.inspect",
@@ -56,7 +60,9 @@ __all__ = [
     "Task",
     "TrainConfig",
     "__version__",
+    "bench",
     "compress",
+    "export_onnx",
     "find_task",
     "load",
     "open_file",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hirelc import cli_report
+from hirelc import cli_deploy, cli_report
 from hirelc.config import Config, SearchConfig, TrainConfig
 from hirelc.errors import HirelcError, RunError
 from hirelc.policy import Goal
@@ -338,6 +338,7 @@ def demo(
 
 
 cli_report.register(app)
+cli_deploy.register(app)
 
 
 def _reporter(quiet: bool, verbose: bool) -> RichReporter:

@@ -209,16 +209,7 @@ def _within(graph: Graph, node: onnx.NodeProto, low: float, high: float) -> bool
     return bool(lowest <= 0 and highest >= 255)
 
 
-SAME_VALUES = (
-    "Reshape",
-    "Flatten",
-    "Transpose",
-    "Squeeze",
-    "Unsqueeze",
-    "MaxPool",
-    "Slice",
-    "Identity",
-)  # Pad is joined to its convolution
+SAME_VALUES = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Gather", "Identity", "Shape")
 
 
 def sink_dequantization(graph: Graph) -> None:

@@ -12,6 +12,7 @@ import onnx
 from torch import nn
 
 from hirelc.artifact.container import read
+from hirelc.artifact.contents import Contents
 from hirelc.artifact.load import build
 from hirelc.batches import Batches, first_samples
 from hirelc.compression.activations import ActivationSite, attach, attached, detach, hook, observe
@@ -148,8 +149,8 @@ def export_onnx(
     try:
         network = build(contents, original)
     except FormatError as error:
-        raise FormatError(f"{file}: {error}") from error
-    kernels = [StoredKernelCodes(k.name, k.shape, k.channel_dim, contents.kernels[k.name]) for k in contents.layout.kernels]
+        raise error.inside(file) from error
+    kernels = kernels_of(contents)
     example = guess_example(network).inputs if data is None else first_samples(data, 2)[0]
     left = _quantize_activations(network, kernels, calibration or data, settings)
     model, table, probes = export_network(network, kernels, example, settings, left)
@@ -158,6 +159,11 @@ def export_onnx(
     atomic_write(path, content)
     sites = len(attached(network))
     return Exported(str(path), len(content), settings.opset, sites, tuple(table), parity)
+
+
+def kernels_of(contents: Contents) -> list[StoredKernelCodes]:
+    """What the export needs of each kernel of a file."""
+    return [StoredKernelCodes(k.name, k.shape, k.channel_dim, contents.kernels[k.name]) for k in contents.layout.kernels]
 
 
 def _quantize_activations(
