@@ -180,6 +180,30 @@ def waves(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x[:, None], 10 * speed[:, 0]
 
 
+class Pairs(nn.Module):
+    """Two inputs in, two outputs out: of a position and a speed, where a thing is next, and its energy."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)) for _ in range(2)
+        )
+        self.place, self.energy = nn.Linear(width, 2), nn.Linear(width, 1)
+
+    def forward(self, position: Tensor, speed: Tensor) -> dict[str, Tensor]:
+        x = self.stem(torch.cat([position, speed], -1))
+        for layer in self.layers:
+            x = x + layer(x)
+        return {"place": self.place(x), "energy": self.energy(x)}
+
+
+def things(count: int, seed: int = 0) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    position, speed = torch.randn(count, 2, generator=generator), torch.randn(count, 1, generator=generator)
+    return (position, speed), torch.cat([position + speed, speed.square()], -1)
+
+
 def train(network: nn.Module, splits: Any, task: Any, epochs: int, rate: float = 5e-3) -> nn.Module:
     """A short ordinary training, so that there is something to lose."""
     from hirelc.network.calling import call

@@ -245,7 +245,7 @@ def _json(where: str, name: str) -> dict[str, Any]:
     if folder.is_dir():
         path: str | None = str(folder / name) if (folder / name).is_file() else None
     else:
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         path = cached_file(where, name, _raise_exceptions_for_missing_entries=False)
     if path is None:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hirelc.artifact.load import load as artifact_load
-from hirelc.batches import Batches, first_samples
+from hirelc.batches import Batches, batch_length, first_samples
 from hirelc.errors import DataError, NetworkError, RunError
 from hirelc.hf_models import PREFIX, hf_factory, hf_network
 from hirelc.network.calling import call, to_device
@@ -121,7 +121,7 @@ def check_fits(network: nn.Module, data: Batches, device: str = "cpu", task: Tas
     :raises RunError: the device cannot be used
     """
     inputs, _ = first_samples(data, 2)
-    outputs = task.outputs(_answer(network, inputs, device))
+    outputs = _outputs(network, inputs, device, task)
     return int(outputs.shape[task.class_dim]) if outputs.dim() > 1 else 1
 
 
@@ -131,7 +131,7 @@ def check_task(network: nn.Module, data: Batches, device: str, task: Task) -> No
     :raises DataError: they fail, or the loss is no finite scalar
     """
     inputs, targets = first_samples(data, 2)
-    outputs = task.outputs(_answer(network, inputs, device))
+    outputs = _outputs(network, inputs, device, task)
     targets = to_device(targets, device) if task.label is None else task.label(outputs, None)
     shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
     try:
@@ -173,6 +173,28 @@ def find_task(spec: str) -> Task:
     if not isinstance(task, Task):
         raise RunError(f"{spec} is a {type(task).__name__}: name a hirelc.Task, or a function that returns one")
     return task
+
+
+def _outputs(network: nn.Module, inputs: Any, device: str, task: Task) -> Tensor:
+    """What the task sees of the network's answer.
+
+    :raises NetworkError: `unpack` fails, or gives no tensor with one row for each sample
+    """
+    raw = _answer(network, inputs, device)
+    try:
+        outputs: object = task.outputs(raw)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise NetworkError(
+            f"the unpack of the task ({task.name}) fails on a {type(raw).__name__}: {type(error).__name__}: {error}: "
+            "look at what the network returns"
+        ) from error
+    samples = batch_length(inputs)
+    if not isinstance(outputs, Tensor) or not outputs.dim() or len(outputs) != samples:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise NetworkError(
+            f"{samples} samples give outputs of shape {shape}: the first dimension must be the batch (see Task.unpack)"
+        )
+    return outputs
 
 
 def _answer(network: nn.Module, inputs: Any, device: str) -> Any:
