@@ -26,6 +26,6 @@ def test_a_revived_candidate_packs_to_the_same_bytes() -> None:
     with torch.no_grad():
         for parameter in bench.current.parameters():  # as if a long training had moved them
             parameter.add_(0.2)
-    _, candidate = bench.measure(policy, 600, "moved")
+    _, candidate = bench.measure(policy, 10_000, 600, "moved")
     assert candidate is not None
     assert pack(bench.revive(candidate.policy, candidate.state)) == candidate.data

@@ -54,8 +54,10 @@ def test_open_file_shows_what_was_stored(file):
         kernel = view.kernels[name]
         assert np.array_equal(kernel.codes, stored.codes.numpy())
         assert np.array_equal(kernel.scales, stored.scale.detach().numpy().ravel())
-        assert kernel.entropy <= kernel.choice.bits <= kernel.bits_per_weight
+        assert 0 < kernel.entropy <= kernel.choice.bits
+        assert kernel.entropy * kernel.weights <= kernel.coded_bits + 1e-6  # no model beats the kernel's own shares
     assert view.kernels[first].mask is not None and view.kernels[first].mask.sum() == view.kernels[first].shape[0]
+    assert sum(view.parts.values()) == pytest.approx(view.size_bytes, abs=12)  # the stream ends on a whole word
     assert set(view.rest) == {t.name for t in compressed.spec.rest}
 
 

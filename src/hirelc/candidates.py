@@ -1,4 +1,4 @@
-"""Rigorous measurement of a policy: applied, fine-tuned, packed, read back, evaluated."""
+"""Rigorous measurement of a policy: applied, fine-tuned to a length, packed, read back, evaluated."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from hirelc import cost
 from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
-from hirelc.compression.apply import CompressedNetwork, absorb, apply
+from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
+from hirelc.compression.rate import kernel_bits, round_to_bits
 from hirelc.errors import FormatError
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
+
+MARGIN = 0.998  # of the wanted length: what the estimate of a code's bits may be off by
+ROUNDINGS = 3
 
 
 @dataclass
@@ -45,10 +50,12 @@ class Bench:
         self.current = copy.deepcopy(self.original)
 
     def measure(
-        self, policy: Policy, images: int, name: str, progress: Callable[[int], None] = lambda images: None
+        self, policy: Policy, target_bytes: int, images: int, name: str, progress: Callable[[int], None] = lambda images: None
     ) -> tuple[Measurement, Candidate | None]:
         """A measurement, and the candidate unless it failed.
 
+        :param target_bytes: length that the file is led to
+        :param images: training samples to see at most
         A loss that is not finite, memory that runs out, or weights that the file cannot hold reject the candidate,
         not the run.
         """
@@ -61,12 +68,11 @@ class Bench:
 
         try:
             compressed = apply(self.current, self.spec, policy, self.importance, self.fisher)
-            trained = self.trainer.finetune(compressed, images, name=name, evaluations=2, progress=count)
-            data = pack(compressed)
+            trained, data = self.finetune(compressed, target_bytes, images, name=name, evaluations=2, progress=count)
             score = self.read_back_accuracy(data)
         except (Diverged, FormatError, torch.OutOfMemoryError, MemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
-            return self._failed(policy, reason, self.images_seen - before, time.monotonic() - begun), None
+            return self._failed(policy, target_bytes, reason, self.images_seen - before, time.monotonic() - begun), None
         absorb(self.current, compressed)
         measurement = Measurement(
             size_bytes=len(data),
@@ -79,6 +85,22 @@ class Bench:
         )
         return measurement, Candidate(compressed.policy, data, save_state(compressed), trained)
 
+    def finetune(self, compressed: CompressedNetwork, target_bytes: int, images: int, **settings: Any) -> tuple[Trained, bytes]:
+        """Fine-tunes towards a length of the file, rounds what is left over it away, and packs.
+
+        The file is longer than wanted only where no rounding can make it shorter.
+        """
+        others = len(pack(compressed)) - kernel_bits(compressed) / 8
+        trained = self.trainer.finetune(compressed, images, target_bits=8 * (MARGIN * target_bytes - others), **settings)
+        data = pack(compressed)
+        importance = cut_fisher(self.fisher, compressed)
+        for _ in range(ROUNDINGS):
+            if len(data) <= target_bytes:
+                break
+            round_to_bits(compressed, importance, kernel_bits(compressed) - 8 * (len(data) - MARGIN * target_bytes))
+            data = pack(compressed)
+        return trained, data
+
     def read_back_accuracy(self, data: bytes) -> float:
         """Accuracy on the search-validation split of the network that a file holds."""
         network = build(read(data), copy.deepcopy(self.original)).to(self.trainer.device)
@@ -90,9 +112,9 @@ class Bench:
         compressed.load_state_dict(safetensors.torch.load(state))
         return compressed
 
-    def _failed(self, policy: Policy, reason: str, images: int, seconds: float) -> Measurement:
+    def _failed(self, policy: Policy, target_bytes: int, reason: str, images: int, seconds: float) -> Measurement:
         return Measurement(
-            size_bytes=cost.file_bytes(self.spec, policy),
+            size_bytes=target_bytes,
             accuracy=0.0,
             drop_points=self.baseline,
             macs=cost.macs(self.spec, policy),

@@ -58,7 +58,8 @@ class TrainConfig:
     :param images: training samples (forward and backward) that search and final fine-tune may see together
     :param search_share: share of `images` spent on the measurements of the search
     :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3
-    :param final_rate: peak learning rate of the final fine-tune, as a factor: it goes on from trained weights
+    :param final_rate: peak learning rate of the final fine-tune, as a factor; None goes by the number of samples:
+        1 from 20,000 on, with fewer less, 0.3 at the least
     :param distill_weight: weight of the distillation loss against the task's own loss
     :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
     :param patience: evaluations without a better validation score, late in the schedule, before a fine-tune stops
@@ -68,7 +69,7 @@ class TrainConfig:
     search_share: float = 0.3
     batch_size: int = 128
     learning_rate: float | None = None
-    final_rate: float = 0.3
+    final_rate: float | None = None
     weight_decay: float = 1e-4
     distill_weight: float = 0.7
     temperature: float = 2.0
@@ -78,9 +79,8 @@ class TrainConfig:
     control: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "images", "batch_size", "final_rate", "temperature", "evaluations", "patience")
-        if self.learning_rate is not None:
-            _positive(self, "learning_rate")
+        _positive(self, "images", "batch_size", "temperature", "evaluations", "patience")
+        _positive(self, *(name for name in ("learning_rate", "final_rate") if getattr(self, name) is not None))
         if not 0 < self.search_share < 1:
             raise RunError(f"TrainConfig.search_share must be between 0 and 1, not {self.search_share}")
         if not 0 <= self.distill_weight <= 1:

@@ -1,39 +1,75 @@
-"""The only counter of bytes and multiply-accumulates."""
+"""The only counter of bytes and multiply-accumulates before a file is written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from hirelc.layout import StoredKernel, layout_of, slim_kernel_shape
+from hirelc.layout import StoredKernel, kept_rows, kept_units, layout_of, slim_kernel_shape
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.policy import Choice
 
-
-def file_bytes(spec: NetworkSpec, policy: Mapping[str, Choice]) -> int:
-    """Length of the whole file that a canonical policy leads to, to the byte."""
-    return layout_of(spec, policy).file_bytes()
+SCALE_BITS, VALUE_BITS = 4.0, 5.4  # what scales, and values that are no kernel's, take on the bench networks
 
 
-def block_bytes(spec: NetworkSpec, policy: Mapping[str, Choice], block: int) -> int:
-    """Bytes of one block's kernels: codes, scales, zero points, masks. Norms and biases are the frame's.
+@dataclass(frozen=True)
+class SizeModel:
+    """Bytes of files that are not written yet.
 
-    :param policy: at least the block's kernels
+    What the coder makes of codes is known exactly only once they are coded; before, it follows from how the codes of
+    each kernel are spread under each format. `benchmarks/file.py` says how far the two are apart.
+
+    :param rate: (kernel, choice) -> expected bits per weight kept, before any pruning
+    :param overhead: bytes of header, manifest and raw section, from a file that was written (`with_overhead_of`)
     """
-    bits = 0
-    total = 0
-    couplings = set()
-    for name in spec.blocks[block].kernels:
-        kernel = spec.by_name[name]
-        stored = StoredKernel(name, slim_kernel_shape(spec, policy, kernel), kernel.channel_dim, policy[name])
-        total += stored.payload_bytes
-        if policy[name].keep_ratio < 1:
-            if kernel.pruning is Pruning.COUPLED:
-                couplings.add(spec.coupling_of[name])
-            else:
-                bits += kernel.channels
-    bits += sum(spec.couplings[i].units for i in couplings)
-    return total + bits // 8
+
+    spec: NetworkSpec
+    rate: Callable[[str, Choice], float]
+    overhead: float = 0.0
+
+    def with_overhead_of(self, policy: Mapping[str, Choice], file_bytes: int) -> SizeModel:
+        """The same model, right about a file of this length."""
+        return replace(self, overhead=self.overhead + file_bytes - self._file(policy))
+
+    def file_bytes(self, policy: Mapping[str, Choice]) -> int:
+        """Length of the file that a canonical policy leads to."""
+        return math.ceil(self._file(policy))
+
+    def block_bytes(self, policy: Mapping[str, Choice], block: int) -> int:
+        """Bytes of one block's kernels: codes, scales, masks. Norms and biases are the frame's.
+
+        :param policy: at least the block's kernels
+        """
+        names = self.spec.blocks[block].kernels
+        couplings = {self.spec.coupling_of[n] for n in names if n in self.spec.coupling_of}
+        return math.ceil((sum(self._kernel_bits(policy, n) for n in names) + self._mask_bits(policy, names, couplings)) / 8)
+
+    def _file(self, policy: Mapping[str, Choice]) -> float:
+        names = [kernel.name for kernel in self.spec.kernels]
+        bits = sum(self._kernel_bits(policy, name) for name in names)
+        bits += self._mask_bits(policy, names, set(range(len(self.spec.couplings))))
+        rest = sum(t.items for t in layout_of(self.spec, policy).rest if t.kind == "coded")
+        return self.overhead + (bits + VALUE_BITS * rest) / 8
+
+    def _kernel_bits(self, policy: Mapping[str, Choice], name: str) -> float:
+        kernel = self.spec.by_name[name]
+        stored = StoredKernel(name, slim_kernel_shape(self.spec, policy, kernel), kernel.channel_dim, policy[name])
+        return stored.codes * self.rate(name, policy[name]) + stored.scales * SCALE_BITS
+
+    def _mask_bits(self, policy: Mapping[str, Choice], names: Iterable[str], couplings: Iterable[int]) -> float:
+        bits = 0.0
+        for name in names:
+            kernel = self.spec.by_name[name]
+            if kernel.pruning is Pruning.ROWS:
+                bits += _binary_bits(kernel.channels, kept_rows(kernel, policy[name].keep_ratio))
+        return bits + sum(_binary_bits(self.spec.couplings[i].units, kept_units(self.spec, policy, i)) for i in couplings)
+
+
+def _binary_bits(full: int, kept: int) -> float:
+    """An ideal coder's bits for which of `full` are kept."""
+    lost = full - kept
+    return sum(n * math.log2(full / n) for n in (kept, lost) if n)
 
 
 def macs(spec: NetworkSpec, policy: Mapping[str, Choice] | None = None) -> int:

@@ -9,6 +9,8 @@ HirelcError
 └── ExecutionError   a worker or the machine failed
 """
 
+from __future__ import annotations
+
 
 class HirelcError(Exception):
     """Base of all errors that hirelc raises on purpose."""
@@ -27,7 +29,20 @@ class DataError(HirelcError):
 
 
 class FormatError(HirelcError):
-    """A .hirelc file is damaged, hostile, or belongs to another network."""
+    """A .hirelc file is damaged, hostile, or belongs to another network.
+
+    :ivar offset: the byte of the file at which it was noticed, or None where there is no such byte
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.offset = offset
+
+    def inside(self, where: object) -> FormatError:
+        """The same error with the file's name in front."""
+        error = FormatError(f"{where}: {self}")
+        error.offset = self.offset
+        return error
 
 
 class RunError(HirelcError):

@@ -1,15 +1,15 @@
-"""The search's view of a real network: exact bytes from `cost`, distortion from the logit proxy. Memoised."""
+"""The search's view of a real network: bytes from `cost`, distortion from the logit proxy. Memoised."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from hirelc import cost
 from hirelc.compression.prune import canonical, effective_keep
+from hirelc.cost import SizeModel
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity
-from hirelc.network.spec import NetworkSpec, Pruning
+from hirelc.network.spec import Pruning
 from hirelc.policy import Choice, Granularity, NumberType, Policy
 from hirelc.search.problem import BlockInfo, KernelInfo
 
@@ -19,11 +19,13 @@ Choices = Sequence[Choice]
 class Landscape:
     """Implements `search.problem.Problem`.
 
+    :param sizes: expected bytes after fine-tuning
     :param frame_bits: bits of the kernels outside any block
     """
 
-    def __init__(self, spec: NetworkSpec, sensitivity: Sensitivity, proxy: LogitProxy, frame_bits: int) -> None:
-        self.spec = spec
+    def __init__(self, sizes: SizeModel, sensitivity: Sensitivity, proxy: LogitProxy, frame_bits: int) -> None:
+        self.sizes = sizes
+        self.spec = spec = sizes.spec
         self.proxy = proxy
         self.sensitivity = sensitivity
         # the frame is few bytes and touches everything: one learned step per channel, all channels kept
@@ -58,7 +60,7 @@ class Landscape:
     def block_bytes(self, block: int, choices: Choices) -> int:
         key = (block, tuple(choices))
         if key not in self._bytes:
-            self._bytes[key] = cost.block_bytes(self.spec, self._named(block, self.canonical(block, choices)), block)
+            self._bytes[key] = self.sizes.block_bytes(self._named(block, self.canonical(block, choices)), block)
         return self._bytes[key]
 
     def block_distortion(self, block: int, choices: Choices) -> float:
@@ -85,7 +87,7 @@ class Landscape:
         return canonical(self.spec, Policy.of({k.name: decided[k.name] for k in self.spec.kernels}))
 
     def file_bytes(self, choices: Sequence[Choices]) -> int:
-        return cost.file_bytes(self.spec, self.policy(choices))
+        return self.sizes.file_bytes(self.policy(choices))
 
     def _named(self, block: int, choices: Choices) -> Mapping[str, Choice]:
         return dict(zip(self.spec.blocks[block].kernels, choices, strict=True))

@@ -10,6 +10,7 @@ import copy
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,20 +19,22 @@ from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
 from hirelc.batches import Batches, Sealed, as_batches, first_samples
 from hirelc.candidates import Bench, Candidate
+from hirelc.compression.apply import apply
+from hirelc.compression.rate import expected_bits_per_weight
 from hirelc.config import Config
 from hirelc.data_checks import check_classes, compare_splits, look_through
 from hirelc.errors import RunError
 from hirelc.labelled import Labelled, LabelledSealed
 from hirelc.landscape import Landscape
 from hirelc.measure.evaluate import accuracy
-from hirelc.measure.finetune import Trained, Trainer
+from hirelc.measure.finetune import Trainer
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
 from hirelc.models import answers, check_fits, check_task, place, settled
 from hirelc.network.calling import to_device
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.trace import check_module, float_copy, trace
-from hirelc.policy import Goal, Measurement
+from hirelc.policy import Choice, Goal, Measurement, Policy
 from hirelc.progress import Follower, Reporter, RichReporter, Stage
 from hirelc.results import Result, Row
 from hirelc.search.archive import Archive
@@ -42,6 +45,8 @@ from hirelc.store import RunDirectory, check_unused, environment
 from hirelc.task import CLASSIFICATION, Task
 
 MODEL_FILE = "model.hirelc"
+HOPELESS = 0.5  # of the length that a policy is expected to have
+MANY_SAMPLES, LEAST_FINAL_RATE = 20_000, 0.3
 CHECKED_SAMPLES = 4096  # of each split, before the run starts
 
 
@@ -240,7 +245,14 @@ class _Run:
                 task=self.task,
             )
         self.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=self.config.calibration_samples)
-        return Landscape(self.spec, sensitivity, proxy, self.config.frame_bits)
+        return Landscape(self._sizes(proxy, importance), sensitivity, proxy, self.config.frame_bits)
+
+    def _sizes(self, proxy: LogitProxy, importance: dict[str, Tensor]) -> cost.SizeModel:
+        """The size model, its overhead taken from a real file; then with what training will save."""
+        plain = Policy.of({k.name: Choice(4) for k in self.spec.kernels})
+        written = len(pack(apply(self.model, self.spec, plain, importance)))
+        measured = cost.SizeModel(self.spec, proxy.code_bits).with_overhead_of(plain, written)
+        return replace(measured, rate=lambda name, choice: expected_bits_per_weight(proxy.code_bits(name, choice)))
 
     def _trainer(self) -> Trainer:
         c = self.config
@@ -254,6 +266,7 @@ class _Run:
         archive: Archive[Candidate] = Archive()
         measurements: list[Measurement] = []
         images = _images_per_measurement(self.config, self.train)
+        limit = self.goal.byte_limit(self.spec.original_bytes)
         follower = Follower()
         with self.say.stage("preparing the search"):
             search = make_search(landscape, self.goal, settings, self.config.seed, follower)
@@ -262,7 +275,10 @@ class _Run:
                 follower.follow(stage)
                 proposals = search.propose(cycle)
             for proposal in proposals:
-                measurement, candidate = self._measure(bench, proposal, images, len(measurements))
+                expected = landscape.file_bytes(proposal.choices)
+                # a goal far below what the policy can reach would only ruin the candidate
+                target = expected if limit is None else max(limit, round(HOPELESS * expected))
+                measurement, candidate = self._measure(bench, proposal, target, images, len(measurements))
                 measurements.append(measurement)
                 learned = search.observe(proposal, measurement)
                 if candidate is not None:
@@ -284,9 +300,12 @@ class _Run:
             )
         return archive, measurements, time.monotonic() - begun
 
-    def _measure(self, bench: Bench, proposal: Proposal, images: int, index: int) -> tuple[Measurement, Candidate | None]:
+    def _measure(
+        self, bench: Bench, proposal: Proposal, target_bytes: int, images: int, index: int
+    ) -> tuple[Measurement, Candidate | None]:
         with self.say.stage(f"measuring candidate {index + 1}", images) as stage:
-            measurement, candidate = bench.measure(proposal.policy, images, f"candidate-{index}", stage.advance)
+            name = f"candidate-{index}"
+            measurement, candidate = bench.measure(proposal.policy, target_bytes, images, name, stage.advance)
         if candidate is not None:
             self.directory.write_bytes(f"candidates/{index:03d}.hirelc", candidate.data)
         return measurement, candidate
@@ -311,10 +330,10 @@ class _Run:
         begun = time.monotonic()
         compressed = bench.revive(picked.policy, picked.state)
         images = self.config.train.images - bench.images_seen
+        limit = max(self.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
         with self.say.stage("final fine-tune", images) as stage:
-            trained = self._final_finetune(bench, compressed, images, stage)
+            trained, data = bench.finetune(compressed, limit, images, **self._final(stage))
         bench.images_seen += trained.images
-        data = pack(compressed)
         path = self.directory.write_bytes(MODEL_FILE, data)
         score = bench.read_back_accuracy(data)
         self.directory.journal("final", trained=trained, size_bytes=len(data), accuracy=score, policy=compressed.policy)
@@ -349,10 +368,12 @@ class _Run:
             self.say.warn(f"short of the goal: {result.shortfall}; the best policy found was delivered")
         return result
 
-    def _final_finetune(self, bench: Bench, student: nn.Module, images: int, stage: Stage) -> Trained:
+    def _final(self, stage: Stage) -> dict[str, Any]:
         """The long fine-tune, the same for the compressed network and the control: data, order, schedule, teacher."""
         rate = self.config.train.final_rate
-        return bench.trainer.finetune(student, images, name="final", rate_factor=rate, progress=stage.advance)
+        if rate is None:  # few samples, seen many times at a high rate: more is forgotten than learned
+            rate = min(1.0, max(LEAST_FINAL_RATE, self.train.samples / MANY_SAMPLES))
+        return {"name": "final", "rate_factor": rate, "progress": stage.advance}
 
     def _control(self, bench: Bench, images: int) -> tuple[nn.Module | None, Row | None]:
         """The original given the same final fine-tune, uncompressed: an accuracy gain that it has too is not ours."""
@@ -360,7 +381,7 @@ class _Run:
             return None, None
         control = copy.deepcopy(self.model)
         with self.say.stage("control: the original, trained on", images) as stage:
-            trained = self._final_finetune(bench, control, images, stage)
+            trained = bench.trainer.finetune(control, images, **self._final(stage))
         score = accuracy(control, self.validation, self.task, device=self.config.device)
         self.directory.journal("control", trained=trained, accuracy=score)
         spec = bench.spec

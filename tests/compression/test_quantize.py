@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hirelc.compression.fakequant import Quantizer
-from hirelc.compression.quantize import Grid, as_rows, dequantize, from_rows, half, quantize, search_scale
+from hirelc.compression.grid import on_grid
+from hirelc.compression.quantize import Grid, as_rows, dequantize, from_rows, quantize, search_scale
 from hirelc.policy import Choice, Granularity, NumberType
 
 choices = st.builds(
@@ -39,7 +40,7 @@ def test_no_kernel_breaks_the_search(
     quantized = quantize(rows, choice, scale, zero_point)
     values = dequantize(quantized)
     assert torch.isfinite(values).all()
-    assert torch.equal(scale.half().float(), scale)
+    assert torch.equal(on_grid(scale), scale)
     assert int(quantized.codes.max()) < len(Grid.of(choice).levels)
     assert float((values - rows).double().square().sum()) <= float(rows.double().square().sum()) * 1.001
 
@@ -102,11 +103,11 @@ def test_weighted_search_lowers_the_weighted_error() -> None:
     assert float(loss(weights).sum()) < 0.95 * float(loss(None).sum())
 
 
-def test_half_never_reaches_zero_or_infinity() -> None:
-    found = half(torch.tensor([0.0, 1e-9, 1e9, 0.1]))
+def test_the_grid_never_reaches_zero_or_infinity() -> None:
+    found = on_grid(torch.tensor([0.0, 1e-9, 1e9, 0.1]))
     assert (found > 0).all()
-    assert torch.isfinite(found.half()).all()
-    assert found[3] == torch.tensor(0.1).half()
+    assert torch.isfinite(found).all()
+    assert found[3] == on_grid(torch.tensor(0.1))
 
 
 def test_only_learned_steps_start_from_the_fisher() -> None:

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from hirelc.compression.fakequant import Quantizer, restore
-from hirelc.compression.quantize import dequantize, half, quantize, search_scale
+from hirelc.compression.grid import on_grid
+from hirelc.compression.quantize import dequantize, quantize, search_scale
 from hirelc.formats import has_zero_point, levels_of, per_channel
 from hirelc.policy import Choice
 
+GRID_ERROR = 0.045  # half a step of the grid that scales lie on
 CHANNELS, WIDTH = 5, 40
 
 
@@ -37,7 +39,7 @@ class NumberFormatContract:
             assert [-level for level in reversed(levels)] == list(levels)
 
     def test_every_level_survives_the_file(self, choice: Choice) -> None:
-        scale = half(torch.tensor([[0.013]]))
+        scale = on_grid(torch.tensor([[0.013]]))
         zero_point = 2 ** (choice.bits - 1) if has_zero_point(choice) else None
         grid = torch.tensor([levels_of(choice)])
         rows = (grid - (zero_point or 0)) * scale
@@ -68,17 +70,17 @@ class NumberFormatContract:
             groups = rows if per_channel(choice) else rows.reshape(1, -1)
             low, high = groups.amin(1, keepdim=True), groups.amax(1, keepdim=True)
             if has_zero_point(choice):
-                naive = half((high - low) / (2**choice.bits - 1))
+                naive = on_grid((high - low) / (2**choice.bits - 1))
                 naive_zero: int | None = int((-low / naive).round().clamp(0, 2**choice.bits - 1))
             else:
-                naive, naive_zero = half(torch.maximum(-low, high) / levels_of(choice)[-1]), None
+                naive, naive_zero = on_grid(torch.maximum(-low, high) / levels_of(choice)[-1]), None
             found = mean_square(rows, choice, scale, zero_point)
             assert (found <= mean_square(rows, choice, naive, naive_zero) * (1 + 1e-5)).all()
 
     def test_scales_are_what_the_file_can_hold(self, choice: Choice) -> None:
         scale, zero_point = search_scale(gaussian(), choice)
         assert tuple(scale.shape) == ((CHANNELS, 1) if per_channel(choice) else (1, 1))
-        assert torch.equal(scale.half().float(), scale)
+        assert torch.equal(on_grid(scale), scale)
         assert (scale > 0).all()
         assert (zero_point is not None) == has_zero_point(choice)
         assert zero_point is None or 0 <= zero_point < 2**choice.bits
@@ -91,12 +93,12 @@ class NumberFormatContract:
         assert torch.isfinite(values).all()
         assert (values.abs() <= abs(value) * 1.5 + 1e-3).all()
         if value in (1e-3, -0.5, 3.0):
-            assert torch.allclose(values, rows, rtol=0.01, atol=1e-4)
+            assert torch.allclose(values, rows, rtol=GRID_ERROR, atol=1e-4)
 
     def test_one_channel_and_one_weight(self, choice: Choice) -> None:
         rows = torch.tensor([[0.7]])
         values = dequantize(quantize(rows, choice, *search_scale(rows, choice)))
-        assert torch.allclose(values, rows, rtol=0.01)
+        assert torch.allclose(values, rows, rtol=GRID_ERROR)
 
     def test_training_sees_what_the_file_holds(self, choice: Choice) -> None:
         for shape, channel_dim in [((6, 4, 3, 3), 0), ((4, 6), 1), ((3, 5, 2), 1)]:

@@ -1,103 +1,164 @@
-"""Writes and reads the container: safetensors sections laid out as `layout` says. No pickle, no code."""
+"""Writes and reads the file, as docs/format.md says: header, manifest, raw section, code words. No pickle, no code."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from hirelc.artifact.manifest import parse_manifest
-from hirelc.artifact.packing import pack_codes, unpack_codes
+from hirelc.artifact.contents import Contents, RawArray, contents_of
+from hirelc.artifact.entropy import Decoder, Model, Symbols, encode, mask_model, model_of_costs
+from hirelc.artifact.manifest import KernelCoding, Manifest, parse_manifest
+from hirelc.artifact.modelling import share_models, table_of
 from hirelc.compression.apply import CompressedNetwork
+from hirelc.compression.grid import HIGHEST, LOWEST, exponents_of, numbers
 from hirelc.compression.quantize import Quantized
+from hirelc.compression.rest import CodedTensor
 from hirelc.errors import FormatError
-from hirelc.formats import has_zero_point, levels_of
-from hirelc.layout import DIGEST_BYTES, Layout, layout_of
-from hirelc.network.norms import fold_batchnorms
+from hirelc.formats import levels_of
+from hirelc.layout import Layout
 from hirelc.network.surgery import Kept
-from hirelc.network.trace import unique_state
 
-NUMPY = {"U8": np.uint8, "F16": np.float16, "F32": np.float32, "I64": np.int64}
-
-
-@dataclass(frozen=True)
-class Contents:
-    """A file, read: its layout, what is kept, codes and scales per kernel, and the other tensors in float32 or int64."""
-
-    layout: Layout
-    kept: Kept
-    kernels: dict[str, Quantized]
-    rest: dict[str, Tensor]
+MAGIC = b"\x89HIRELC\n"
+VERSION = 2
+HEADER = struct.Struct("<8sHHIII16s")
+DIGEST_AT = 24
 
 
 def pack(compressed: CompressedNetwork) -> bytes:
-    """The file's bytes. The network is not changed.
+    """The bytes of the file of a compressed network. The network is not changed.
 
     :raises FormatError: a weight, scale or norm is not finite, or does not fit the type it is stored in
     """
-    layout = layout_of(compressed.spec, compressed.policy)
-    folded = copy.deepcopy(compressed.network).cpu()
-    fold_batchnorms(folded)
-    state = unique_state(folded)
-    weights = dict(folded.named_parameters())
-    quantized = {name: q.cpu().codes(weights[name]) for name, q in copy.deepcopy(compressed).quantizer_of().items()}
-    sections: dict[str, list[np.ndarray]] = {name: [] for name in layout.sections()}
-    for kernel in layout.kernels:
-        found = quantized[kernel.name]
-        scale = found.scale.reshape(-1).numpy()
-        if not np.isfinite(scale).all() or not bool(torch.isfinite(weights[kernel.name]).all()):
-            raise FormatError(f"{kernel.name}: not all of its weights and scales are finite numbers")
-        sections["codes"].append(pack_codes(found.codes.numpy().ravel(), kernel.choice.bits))
-        sections["scales"].append(scale.astype(np.float16))
-        if has_zero_point(kernel.choice):
-            sections["zero_points"].append(np.array([found.zero_point], dtype=np.uint8))
-    for tensor in layout.rest:
-        sections[tensor.dtype].append(_stored(tensor.name, state[tensor.name], tensor.dtype))
-    if layout.mask_bits:
-        sections["masks"].append(np.packbits(_masks(layout, compressed.kept)))
-    sections["manifest"].append(np.frombuffer(layout.manifest(), dtype=np.uint8))
-    arrays = {name: np.concatenate(parts) for name, parts in sections.items() if name != "digest"}
-    arrays["digest"] = _digest(arrays)
-    return safetensors.numpy.save(arrays)
+    return write(contents_of(compressed))
 
 
-def _stored(name: str, tensor: Tensor, dtype: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        values = tensor.detach().cpu().numpy().ravel().astype(dtype)
-    if dtype != "int64" and not np.isfinite(values).all():
-        raise FormatError(f"{name}: not all of its values are finite numbers in {dtype}")
-    return values
+def write(contents: Contents) -> bytes:
+    """The bytes of a file. The same contents give the same bytes."""
+    streams = _Streams.of(contents)
+    manifest = streams.manifest.pack()
+    raw = b"".join(_raw(contents, name).tobytes() for name in contents.rest if not _is_coded(contents, name))
+    words = encode(streams.parts(contents.layout))
+    head = HEADER.pack(MAGIC, VERSION, 0, len(manifest), len(raw), len(words), bytes(16))
+    body = manifest + raw + words.astype("<u4").tobytes()
+    parse_manifest(manifest, len(head) + len(body), HEADER.size)  # what cannot be read must not be written
+    return head[:DIGEST_AT] + _digest(head, body) + body
 
 
-def _masks(layout: Layout, kept: Kept) -> np.ndarray:
-    masks = []
+def _is_coded(contents: Contents, name: str) -> bool:
+    return isinstance(contents.rest[name], CodedTensor)
+
+
+def _raw(contents: Contents, name: str) -> RawArray:
+    stored = contents.rest[name]
+    assert not isinstance(stored, CodedTensor)
+    little: RawArray = stored.astype(stored.dtype.newbyteorder("<"))
+    return little
+
+
+def _digest(head: bytes, body: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(head[:DIGEST_AT])
+    digest.update(body)
+    return digest.digest()[:16]
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Everything that is coded, as symbols."""
+
+    manifest: Manifest
+    masks: list[Symbols]
+    scales: Symbols
+    values: Symbols
+    codes: list[Symbols]
+
+    @classmethod
+    def of(cls, contents: Contents) -> _Streams:
+        layout = contents.layout
+        kernels = [contents.kernels[k.name] for k in layout.kernels]
+        exponents = [exponents_of(q.scale).numpy().ravel() for q in kernels]
+        origins = [int(np.rint(np.median(e))) for e in exponents]
+        scales = _joined([(e - origin).astype(np.int32) for e, origin in zip(exponents, origins, strict=True)])
+        coded = {t.name: v for t in layout.rest if isinstance(v := contents.rest[t.name], CodedTensor)}
+        values = _joined([v.symbols for v in coded.values()])
+        codes = [q.codes.numpy().ravel().astype(np.int32) for q in kernels]
+        tables, used = share_models(codes)
+        indices: list[int | None] = []
+        for stream in (scales, values):
+            indices.append(len(tables) if stream.size else None)
+            tables += [table_of(stream)] if stream.size else []
+        manifest = Manifest(
+            layout,
+            tuple(KernelCoding(q.zero_point, o, m) for q, o, m in zip(kernels, origins, used, strict=True)),
+            {name: (v.step, v.origin) for name, v in coded.items()},
+            tuple(tables),
+            indices[0],
+            indices[1],
+            contents.activations,
+        )
+        return cls(manifest, list(_masks(layout, contents.kept)), scales, values, codes)
+
+    def parts(self, layout: Layout) -> Iterator[tuple[Symbols, Model]]:
+        """All symbols with their models, in the order of the file."""
+        manifest = self.manifest
+        models = models_of(manifest)
+        yield from zip(self.masks, mask_models(layout), strict=True)
+        if manifest.scales is not None:
+            yield self.scales, models[manifest.scales]
+        if manifest.values is not None:
+            yield self.values, models[manifest.values]
+        yield from ((codes, models[k.model]) for codes, k in zip(self.codes, manifest.kernels, strict=True))
+
+
+def _joined(parts: Sequence[Symbols]) -> Symbols:
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def models_of(manifest: Manifest) -> list[Model]:
+    return [model_of_costs(table.first, table.costs) for table in manifest.models]
+
+
+def mask_models(layout: Layout) -> list[Model]:
+    """One model per mask, in the order of the file."""
+    couplings = [mask_model(c.coupling.units, c.kept) for c in layout.couplings]
+    return couplings + [mask_model(row.full, row.kept) for row in layout.rows]
+
+
+def _masks(layout: Layout, kept: Kept) -> Iterator[Symbols]:
     lost = list(kept.units.values())  # ascending by coupling, as the layout lists them
     for stored, units in zip(layout.couplings, lost, strict=True):
-        masks.append(_mask(stored.coupling.units, units))
+        yield _mask(stored.coupling.units, units)
     for row in layout.rows:
-        masks.append(_mask(row.full, kept.rows[row.kernel]))
-    return np.concatenate(masks)
+        yield _mask(row.full, kept.rows[row.kernel])
 
 
-def _mask(full: int, kept: tuple[int, ...]) -> np.ndarray:
-    mask = np.zeros(full, dtype=np.uint8)
+def _mask(full: int, kept: tuple[int, ...]) -> Symbols:
+    mask = np.zeros(full, dtype=np.int32)
     mask[list(kept)] = 1
     return mask
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        if name != "digest":
-            digest.update(name.encode() + arrays[name].tobytes())
-    return np.frombuffer(digest.digest()[:DIGEST_BYTES], dtype=np.uint8)
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file, read.
+
+    :param manifest_bytes, raw_bytes: lengths of these sections
+    """
+
+    contents: Contents
+    manifest: Manifest
+    manifest_bytes: int
+    raw_bytes: int
+    file_bytes: int
 
 
 def read(source: Path | bytes) -> Contents:
@@ -105,81 +166,119 @@ def read(source: Path | bytes) -> Contents:
 
     :raises FormatError: whatever is wrong with it
     """
-    if isinstance(source, Path):
-        try:
-            return read(source.read_bytes())
-        except OSError as error:
-            raise FormatError(f"{source}: cannot be read: {error.strerror}") from None
-        except FormatError as error:
-            raise FormatError(f"{source}: {error}") from error
+    return open_container(source).contents
+
+
+def open_container(source: Path | bytes) -> Opened:
+    """As `read`, with what the sections take."""
+    if not isinstance(source, Path):
+        return _open(source)
     try:
-        arrays = safetensors.numpy.load(source)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"not a .hirelc file: {error}") from None
-    if "manifest" not in arrays or "digest" not in arrays:
-        raise FormatError("not a .hirelc file: it has no manifest (is it a plain safetensors file?)")
-    if not np.array_equal(_digest(arrays), arrays["digest"]):
-        raise FormatError("the file is damaged: its digest does not match its contents")
-    layout = parse_manifest(arrays["manifest"].tobytes())
-    expected = {name: (NUMPY[dtype], items) for name, (dtype, items) in layout.sections().items() if name != "manifest"}
-    for name, (dtype, items) in expected.items():
-        if name not in arrays or arrays[name].dtype != dtype or arrays[name].shape != (items,):
-            raise FormatError(f"section {name!r}: {items} items of {np.dtype(dtype).name} expected")
-    extra = set(arrays) - set(expected) - {"manifest"}
-    if extra:
-        raise FormatError(f"section {sorted(extra)[0]!r}: the format has none of that name")
-    return Contents(layout, _kept(layout, arrays), _kernels(layout, arrays), _rest(layout, arrays))
+        return _open(source.read_bytes())
+    except OSError as error:
+        raise FormatError(f"{source}: cannot be read: {error.strerror}") from None
+    except FormatError as error:
+        raise error.inside(source) from error
 
 
-def _kernels(layout: Layout, arrays: dict[str, np.ndarray]) -> dict[str, Quantized]:
+def _open(data: bytes) -> Opened:
+    manifest_bytes, raw_bytes = _check_header(data)
+    manifest = parse_manifest(data[HEADER.size : HEADER.size + manifest_bytes], len(data), HEADER.size)
+    layout = manifest.layout
+    raw_at = HEADER.size + manifest_bytes
+    words_at = raw_at + raw_bytes
+    raw = _read_raw(layout, data, raw_at, raw_bytes)
+    decoder = Decoder(np.frombuffer(data, dtype="<u4", offset=words_at).astype(np.uint32), words_at)
+    models = models_of(manifest)
+    masks = [decoder.take(model, full) for model, full in zip(mask_models(layout), _mask_lengths(layout), strict=True)]
+    kept = _kept(layout, masks, words_at)
+    exponents = _take(decoder, models, manifest.scales, sum(k.scales for k in layout.kernels))
+    coded = _read_coded(manifest, decoder, models)
+    kernels = _read_kernels(manifest, exponents, decoder, models, words_at)
+    decoder.finish()
+    rest = {t.name: coded[t.name] if t.name in coded else raw[t.name] for t in layout.rest}
+    contents = Contents(layout, kept, kernels, rest, manifest.activations)
+    return Opened(contents, manifest, manifest_bytes, raw_bytes, len(data))
+
+
+def _check_header(data: bytes) -> tuple[int, int]:
+    """Lengths of manifest and raw section."""
+    if not data.startswith(MAGIC):
+        raise FormatError("not a .hirelc file: it does not begin with the magic number", 0)
+    if len(data) < HEADER.size:
+        raise FormatError(f"the file ends within its header of {HEADER.size} bytes", len(data))
+    _, version, flags, manifest_bytes, raw_bytes, words, digest = HEADER.unpack_from(data)
+    if version != VERSION:
+        raise FormatError(f"the file has format {version}; this hirelc reads format {VERSION}", 8)
+    if flags:
+        raise FormatError(f"the file has flags {flags:#x}, which format {VERSION} does not know", 10)
+    expected = HEADER.size + manifest_bytes + raw_bytes + 4 * words
+    if len(data) != expected:
+        raise FormatError(f"the header announces {expected} bytes, the file has {len(data)}", 12)
+    if _digest(data[:DIGEST_AT], memoryview(data)[HEADER.size :]) != digest:
+        raise FormatError("the file is damaged: its digest does not match its contents", DIGEST_AT)
+    return manifest_bytes, raw_bytes
+
+
+def _take(decoder: Decoder, models: list[Model], index: int | None, count: int) -> Symbols:
+    return np.empty(0, np.int32) if index is None else decoder.take(models[index], count)
+
+
+def _mask_lengths(layout: Layout) -> list[int]:
+    return [c.coupling.units for c in layout.couplings] + [r.full for r in layout.rows]
+
+
+def _kept(layout: Layout, masks: list[Symbols], offset: int) -> Kept:
+    counts = [c.kept for c in layout.couplings] + [r.kept for r in layout.rows]
+    chosen = []
+    for mask, count in zip(masks, counts, strict=True):
+        kept = np.flatnonzero(mask)
+        if len(kept) != count:
+            raise FormatError(f"a mask keeps {len(kept)} of {len(mask)}, {count} were announced", offset)
+        chosen.append(tuple(int(i) for i in kept))
+    couplings = len(layout.couplings)
+    rows = {row.kernel: units for row, units in zip(layout.rows, chosen[couplings:], strict=True)}
+    return Kept(dict(enumerate(chosen[:couplings])), rows)
+
+
+def _read_kernels(
+    manifest: Manifest, exponents: NDArray[np.int32], decoder: Decoder, models: list[Model], offset: int
+) -> dict[str, Quantized]:
     kernels = {}
-    code_at = scale_at = zero_at = 0
-    for kernel in layout.kernels:
-        packed = arrays["codes"][code_at : code_at + kernel.code_bytes] if kernel.code_bytes else np.empty(0, np.uint8)
-        codes = unpack_codes(packed, kernel.choice.bits, kernel.codes)
-        scale = arrays["scales"][scale_at : scale_at + kernel.scales].astype(np.float32)
-        zero_point = None
-        if has_zero_point(kernel.choice):
-            zero_point = int(arrays["zero_points"][zero_at])
-            zero_at += 1
-        if codes.size and int(codes.max()) >= len(levels_of(kernel.choice)):
-            raise FormatError(f"{kernel.name}: a code beyond the levels of its format")
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise FormatError(f"{kernel.name}: scales must be positive and finite")
-        rows = torch.from_numpy(codes).view(kernel.shape[kernel.channel_dim], -1)
-        kernels[kernel.name] = Quantized(kernel.choice, rows, torch.from_numpy(scale).view(-1, 1), zero_point)
-        code_at += kernel.code_bytes
-        scale_at += kernel.scales
+    at = 0
+    for kernel, coding in zip(manifest.layout.kernels, manifest.kernels, strict=True):
+        own = exponents[at : at + kernel.scales].astype(np.int64) + coding.scale_origin
+        at += kernel.scales
+        if own.min() < LOWEST or own.max() > HIGHEST:
+            raise FormatError(f"{kernel.name}: a scale beyond the grid", offset)
+        codes = decoder.take(models[coding.model], kernel.codes)
+        if codes.min() < 0 or codes.max() >= len(levels_of(kernel.choice)):
+            raise FormatError(f"{kernel.name}: a code beyond the levels of its format", offset)
+        rows = torch.from_numpy(codes.astype(np.uint8)).view(kernel.shape[kernel.channel_dim], -1)
+        scale = numbers(torch.from_numpy(own)).view(-1, 1)
+        kernels[kernel.name] = Quantized(kernel.choice, rows, scale, coding.zero_point)
     return kernels
 
 
-def _rest(layout: Layout, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    at = {"float16": 0, "float32": 0, "int64": 0}
-    rest = {}
-    for tensor in layout.rest:
-        start = at[tensor.dtype]
-        at[tensor.dtype] = start + tensor.items
-        values = arrays[tensor.dtype][start : at[tensor.dtype]] if tensor.items else np.empty(0, tensor.dtype)
-        wide = np.int64 if tensor.dtype == "int64" else np.float32
-        rest[tensor.name] = torch.from_numpy(values.astype(wide)).view(tensor.shape)
-    return rest
-
-
-def _kept(layout: Layout, arrays: dict[str, np.ndarray]) -> Kept:
-    bits = np.unpackbits(arrays["masks"])[: layout.mask_bits] if layout.mask_bits else np.empty(0, np.uint8)
+def _read_coded(manifest: Manifest, decoder: Decoder, models: list[Model]) -> dict[str, CodedTensor]:
+    tensors = [t for t in manifest.layout.rest if t.kind == "coded"]
+    symbols = _take(decoder, models, manifest.values, sum(t.items for t in tensors))
+    coded = {}
     at = 0
-    units, rows = {}, {}
-    for index, stored in enumerate(layout.couplings):
-        units[index] = _selection(bits[at : at + stored.coupling.units], stored.kept)
-        at += stored.coupling.units
-    for row in layout.rows:
-        rows[row.kernel] = _selection(bits[at : at + row.full], row.kept)
-        at += row.full
-    return Kept(units, rows)
+    for tensor in tensors:
+        coded[tensor.name] = CodedTensor(*manifest.coded[tensor.name], symbols[at : at + tensor.items])
+        at += tensor.items
+    return coded
 
 
-def _selection(mask: np.ndarray, count: int) -> tuple[int, ...]:
-    chosen = np.flatnonzero(mask)
-    if len(chosen) != count:
-        raise FormatError(f"a mask keeps {len(chosen)} of {len(mask)}, {count} were announced")
-    return tuple(int(i) for i in chosen)
+def _read_raw(layout: Layout, data: bytes, offset: int, length: int) -> dict[str, RawArray]:
+    tensors = [(t, np.dtype(t.kind).newbyteorder("<")) for t in layout.rest if t.kind != "coded"]
+    needed = sum(t.items * dtype.itemsize for t, dtype in tensors)
+    if needed != length:
+        raise FormatError(f"the raw section has {length} bytes, its tensors need {needed}", offset)
+    raw: dict[str, RawArray] = {}
+    for tensor, dtype in tensors:
+        array = np.frombuffer(data, dtype=dtype, count=tensor.items, offset=offset)
+        raw[tensor.name] = array.astype(tensor.kind).reshape(tensor.shape)
+        offset += array.nbytes
+    return raw

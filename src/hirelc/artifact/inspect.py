@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hirelc.artifact.container import Contents, read
+from hirelc.artifact.container import HEADER, mask_models, models_of, open_container
+from hirelc.artifact.contents import Contents
+from hirelc.artifact.entropy import Model
+from hirelc.compression.grid import exponents_of
+from hirelc.compression.rest import CodedTensor
 from hirelc.layout import StoredKernel
 from hirelc.policy import Choice
 
@@ -23,7 +29,8 @@ class KernelView:
     :param scales: float32, (channels kept,) or (1,)
     :param zero_point: the level index that means zero, or None
     :param mask: bool, (channels of the original,); None when all were kept or they went with a coupling
-    :param size_bytes: codes, scales and zero point in the file
+    :param coded_bits: what its codes take in the file, by the model that codes them
+    :param scale_bits: what its scales take
     """
 
     name: str
@@ -33,7 +40,13 @@ class KernelView:
     scales: NDArray[np.float32]
     zero_point: int | None
     mask: NDArray[np.bool_] | None
-    size_bytes: int
+    coded_bits: float
+    scale_bits: float
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of codes and scales, rounded up: they share one stream with all others."""
+        return math.ceil((self.coded_bits + self.scale_bits) / 8)
 
     @property
     def weights(self) -> int:
@@ -42,14 +55,12 @@ class KernelView:
     @property
     def bits_per_weight(self) -> float:
         """Bits in the file per weight kept, scales included."""
-        return 8 * self.size_bytes / max(1, self.weights)
+        return (self.coded_bits + self.scale_bits) / max(1, self.weights)
 
     @cached_property
     def entropy(self) -> float:
         """Zero-order entropy of the codes, bits per weight: what an ideal coder of single codes would need."""
-        counts = np.bincount(self.codes.ravel())
-        shares = counts[counts > 0] / max(1, self.weights)
-        return float(-(shares * np.log2(shares)).sum()) + 0.0
+        return zero_order_entropy(self.codes)
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,22 @@ class FileView:
 
     :param kernels: in the order of the file, by name
     :param rest: every other tensor by name, float32 or int64
+    :param parts: bytes of each part of the file: header, manifest, raw, masks, scales, values, codes
+    :param entropy_bits: zero-order entropy of everything that is coded, summed per tensor
     """
 
     size_bytes: int
     kernels: dict[str, KernelView]
     rest: dict[str, NDArray[np.float32] | NDArray[np.int64]]
+    parts: dict[str, float]
+    entropy_bits: float
+
+
+def zero_order_entropy(symbols: NDArray[Any]) -> float:
+    """Bits per symbol that an ideal coder of single symbols needs, its table aside."""
+    _, counts = np.unique(symbols, return_counts=True)
+    shares = counts / max(1, symbols.size)
+    return float(-(shares * np.log2(shares)).sum()) + 0.0
 
 
 def open_file(path: str | Path) -> FileView:
@@ -70,13 +92,40 @@ def open_file(path: str | Path) -> FileView:
 
     :raises FormatError: whatever is wrong with it
     """
-    path = Path(path)
-    contents = read(path)
-    kernels = {stored.name: _view(stored, contents) for stored in contents.layout.kernels}
-    return FileView(path.stat().st_size, kernels, {name: tensor.numpy() for name, tensor in contents.rest.items()})
+    opened = open_container(Path(path))
+    contents, manifest = opened.contents, opened.manifest
+    models = models_of(manifest)
+    kernels = {}
+    for stored, coding in zip(contents.layout.kernels, manifest.kernels, strict=True):
+        scales = exponents_of(contents.kernels[stored.name].scale).numpy() - coding.scale_origin
+        kernels[stored.name] = _view(
+            stored,
+            contents,
+            _bits(models[coding.model], contents.kernels[stored.name].codes.numpy()),
+            0.0 if manifest.scales is None else _bits(models[manifest.scales], scales),
+        )
+    coded = [v.symbols for v in contents.rest.values() if isinstance(v, CodedTensor)]
+    values = sum(_bits(models[manifest.values], v) for v in coded) if manifest.values is not None else 0.0
+    parts = {
+        "header": float(HEADER.size),
+        "manifest": float(opened.manifest_bytes),
+        "raw": float(opened.raw_bytes),
+        "masks": sum(float(m.bits[0] * m.weights[0] + m.bits[-1] * m.weights[-1]) for m in mask_models(contents.layout)) / 8,
+        "scales": sum(k.scale_bits for k in kernels.values()) / 8,
+        "values": values / 8,
+        "codes": sum(k.coded_bits for k in kernels.values()) / 8,
+    }
+    entropy = sum(zero_order_entropy(v) * v.size for v in coded)
+    entropy += sum(k.entropy * k.weights + zero_order_entropy(k.scales) * k.scales.size for k in kernels.values())
+    rest = {t.name: contents.value(t).numpy() for t in contents.layout.rest}
+    return FileView(opened.file_bytes, kernels, rest, parts, entropy)
 
 
-def _view(stored: StoredKernel, contents: Contents) -> KernelView:
+def _bits(model: Model, symbols: NDArray[Any]) -> float:
+    return float(model.bits[symbols.ravel().astype(np.int64) - model.first].sum())
+
+
+def _view(stored: StoredKernel, contents: Contents, coded_bits: float, scale_bits: float) -> KernelView:
     quantized = contents.kernels[stored.name]
     full = {row.kernel: row.full for row in contents.layout.rows}
     mask = None
@@ -91,5 +140,6 @@ def _view(stored: StoredKernel, contents: Contents) -> KernelView:
         scales=quantized.scale.numpy().ravel(),
         zero_point=quantized.zero_point,
         mask=mask,
-        size_bytes=stored.payload_bytes,
+        coded_bits=coded_bits,
+        scale_bits=scale_bits,
     )

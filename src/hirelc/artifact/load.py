@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hirelc.artifact.container import Contents, read
+from hirelc.artifact.container import read
+from hirelc.artifact.contents import Contents
+from hirelc.compression.activations import attach
 from hirelc.compression.fakequant import restore
 from hirelc.errors import FormatError
 from hirelc.layout import Layout
@@ -33,7 +35,7 @@ def load(path: str | Path | bytes, factory: Callable[[], nn.Module]) -> nn.Modul
     try:
         return build(contents, network)
     except FormatError as error:
-        raise FormatError(str(error) if isinstance(path, bytes) else f"{path}: {error}") from error
+        raise error if isinstance(path, bytes) else error.inside(path) from error
 
 
 def build(contents: Contents, network: nn.Module) -> nn.Module:
@@ -52,11 +54,12 @@ def build(contents: Contents, network: nn.Module) -> nn.Module:
             weight = restore(contents.kernels[kernel.name], kernel.shape, kernel.channel_dim)
             _assign(state, kernel.name, weight)
         for tensor in layout.rest:
-            _assign(state, tensor.name, contents.rest[tensor.name])
+            _assign(state, tensor.name, contents.value(tensor))
     stored = {t.name for t in layout.rest}
     for path, module in smaller.named_modules():
         if isinstance(module, _BatchNorm) and f"{path}.running_var".removeprefix(".") not in stored:
             neutralise(module)
+    attach(smaller, contents.activations)
     return smaller.eval()
 
 

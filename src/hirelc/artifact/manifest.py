@@ -1,67 +1,177 @@
-"""Reads the manifest of a file that may come from anyone: every field is checked before it is believed."""
+"""The manifest: what a file says of itself. Writing is plain; reading believes nothing before it is checked."""
 
 from __future__ import annotations
 
 import json
+import math
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from hirelc.artifact.entropy import ABSENT, LARGEST_COST, MOST_SYMBOLS
+from hirelc.artifact.modelling import Table
+from hirelc.compression.activations import ActivationSite
+from hirelc.compression.grid import HIGHEST, LOWEST
 from hirelc.errors import FormatError, PolicyError
-from hirelc.layout import FORMAT_VERSION, Layout, StoredCoupling, StoredKernel, StoredRows, StoredTensor
+from hirelc.formats import has_zero_point
+from hirelc.layout import Layout, StoredCoupling, StoredKernel, StoredRows, StoredTensor
 from hirelc.network.spec import AttributeChange, Coupling, Member
 from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.version import __version__
 
 INFLATED_LIMIT = 64 * 2**20  # bytes
-ITEMS_LIMIT = 2**40  # weights of one tensor
-DTYPES = ("float16", "float32", "int64")
+ITEMS_LIMIT = 2**40  # of one tensor
+INTEGER_LIMIT = 2**31
+ITEMS_PER_BYTE = 4096  # of all tensors, per byte of file: bounds the memory that a reader needs
+RAW = ("float16", "float32", "int64")
+KEYS = ("writer", "kernels", "rest", "couplings", "rows", "models", "scales", "values", "activations")
 
 
-def parse_manifest(data: bytes) -> Layout:
-    """The layout that a file describes.
+@dataclass(frozen=True)
+class KernelCoding:
+    """How one kernel is coded: its zero point, what its scale exponents count from, and its model's index."""
 
-    :raises FormatError: it does not inflate, exceeds a limit, or is not a manifest of this version
+    zero_point: int | None
+    scale_origin: int
+    model: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest.
+
+    :param kernels: in the order of the layout
+    :param coded: (step, origin) of each coded tensor of the rest, by name
+    :param scales: index of the model of the scales' exponents, or None when every kernel has one scale only
+    :param values: index of the model of the coded tensors' integers, or None without any
+    """
+
+    layout: Layout
+    kernels: tuple[KernelCoding, ...]
+    coded: Mapping[str, tuple[int, int]]
+    models: tuple[Table, ...]
+    scales: int | None
+    values: int | None
+    activations: tuple[ActivationSite, ...] = ()
+
+    def pack(self) -> bytes:
+        """The deflated JSON that the file carries."""
+        layout = self.layout
+        order = {name: i for i, name in enumerate([k.name for k in layout.kernels] + [t.name for t in layout.rest])}
+        data = {
+            "writer": __version__,
+            "kernels": [_kernel_json(k, coding) for k, coding in zip(layout.kernels, self.kernels, strict=True)],
+            "rest": [[t.name, list(t.shape), t.kind, *self.coded.get(t.name, ())] for t in layout.rest],
+            "couplings": [_coupling_json(c, order) for c in layout.couplings],
+            "rows": [[order[r.kernel], r.full, r.kept] for r in layout.rows],
+            "models": [[table.first, *table.costs] for table in self.models],
+            "scales": self.scales,
+            "values": self.values,
+            "activations": [[a.module, a.side, a.scale, a.zero_point] for a in self.activations],
+        }
+        return zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)
+
+
+def _kernel_json(kernel: StoredKernel, coding: KernelCoding) -> list[Any]:
+    choice = kernel.choice
+    return [
+        kernel.name,
+        list(kernel.shape),
+        kernel.channel_dim,
+        choice.bits,
+        choice.number_type.value,
+        choice.granularity.value,
+        coding.zero_point,
+        coding.scale_origin,
+        coding.model,
+    ]
+
+
+def _coupling_json(stored: StoredCoupling, order: Mapping[str, int]) -> list[Any]:
+    coupling = stored.coupling
+    # a tensor that the file leaves out (folded statistics) is named, the others are numbered
+    members = [[order.get(m.tensor, m.tensor), m.dim, list(m.starts), m.width] for m in coupling.members]
+    return [coupling.units, stored.kept, members, [[a.module, a.attribute, a.per_unit] for a in coupling.attributes]]
+
+
+def parse_manifest(data: bytes, file_bytes: int, offset: int) -> Manifest:
+    """What a file says of itself.
+
+    :param file_bytes: length of the whole file, by which its claims are judged
+    :param offset: of the manifest in the file, for messages
+    :raises FormatError: it does not inflate, exceeds a limit, or breaks a rule
     """
     inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, INFLATED_LIMIT)
         if not inflater.eof:
-            raise FormatError(f"the manifest is cut short or inflates to more than {INFLATED_LIMIT} bytes")
-        fields = json.loads(text)
+            raise FormatError(f"the manifest is cut short or inflates to more than {INFLATED_LIMIT} bytes", offset)
+        if inflater.unused_data:
+            raise FormatError("something follows the manifest's stream", offset + len(data) - len(inflater.unused_data))
+        fields = json.loads(text, parse_constant=_no_constant)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise FormatError(f"the manifest cannot be read: {error}") from None
-    version = fields.get("format") if isinstance(fields, dict) else None
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise FormatError(f"the file has format {version!r}; this hirelc reads format {FORMAT_VERSION}")
+        raise FormatError(f"the manifest cannot be read: {error}", offset) from None
+    if not isinstance(fields, dict) or set(fields) != set(KEYS):
+        raise FormatError(f"the manifest must have exactly the keys {', '.join(KEYS)}", offset)
     try:
-        return _layout(fields)
-    except (KeyError, TypeError, ValueError, IndexError, PolicyError) as error:
-        raise FormatError(f"the manifest breaks its own rules: {error}") from None
+        manifest = _manifest(fields)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, PolicyError) as error:
+        raise FormatError(f"the manifest breaks its own rules: {error}", offset) from None
+    except FormatError as error:
+        raise FormatError(str(error), offset) from None
+    _check_claims(manifest.layout, file_bytes, offset)
+    return manifest
 
 
-def _layout(fields: dict[str, Any]) -> Layout:
-    kernels = tuple(_kernel(*row) for row in fields["kernels"])
-    rest = tuple(_tensor(*row) for row in fields["rest"])
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _check_claims(layout: Layout, file_bytes: int, offset: int) -> None:
+    claimed = sum(k.codes for k in layout.kernels) + sum(t.items for t in layout.rest) + layout.mask_bits
+    if claimed > ITEMS_PER_BYTE * file_bytes:
+        raise FormatError(f"{file_bytes} bytes cannot hold the {claimed} items that the manifest lists", offset)
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
+    models = tuple(_table(row) for row in _list(fields["models"]))
+    rows = [_kernel(row, len(models)) for row in _list(fields["kernels"])]
+    kernels, codings = tuple(kernel for kernel, _ in rows), tuple(coding for _, coding in rows)
+    tensors = [_tensor(row) for row in _list(fields["rest"])]
+    rest = tuple(tensor for tensor, _ in tensors)
+    coded = {tensor.name: coding for tensor, coding in tensors if coding is not None}
     names = [k.name for k in kernels] + [t.name for t in rest]
     if len(set(names)) != len(names):
         raise FormatError("the manifest names a tensor twice")
-    couplings = tuple(_coupling(names, *row) for row in fields["couplings"])
-    rows = tuple(_rows(kernels, *row) for row in fields["rows"])
-    return Layout(kernels, rest, couplings, rows)
+    _text(fields["writer"])
+    layout = Layout(
+        kernels,
+        rest,
+        tuple(_coupling(names, *row) for row in _list(fields["couplings"])),
+        tuple(_rows(kernels, *row) for row in _list(fields["rows"])),
+    )
+    needed = any(k.scales for k in kernels), any(t.kind == "coded" and t.items for t in rest)
+    scales, values = (_model(fields[key], len(models), use) for key, use in zip(("scales", "values"), needed, strict=True))
+    return Manifest(layout, codings, coded, models, scales, values, tuple(_site(row) for row in _list(fields["activations"])))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise FormatError(f"the manifest holds {value!r} where a list belongs")
+    return value
 
 
 def _shape(values: Any, least: int = 0) -> tuple[int, ...]:
-    shape = tuple(_count(v, least) for v in values)
-    total = 1
-    for n in shape:
-        total *= n
-    if total > ITEMS_LIMIT:
+    shape = tuple(_count(v, least) for v in _list(values))
+    if math.prod(shape) > ITEMS_LIMIT or len(shape) > 16:
         raise FormatError(f"a tensor of shape {shape} is larger than any that this format stores")
     return shape
 
 
-def _count(value: Any, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= ITEMS_LIMIT:
-        raise FormatError(f"the manifest holds {value!r} where a count of at least {least} belongs")
+def _count(value: Any, least: int = 0, most: int = ITEMS_LIMIT) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise FormatError(f"the manifest holds {value!r} where a number from {least} to {most} belongs")
     return value
 
 
@@ -71,33 +181,62 @@ def _text(value: Any) -> str:
     return value
 
 
-def _kernel(name: Any, shape: Any, channel_dim: Any, bits: Any, number_type: Any, granularity: Any) -> StoredKernel:
-    choice = Choice(bits=bits, number_type=NumberType(number_type), granularity=Granularity(granularity))
+def _model(value: Any, models: int, needed: bool) -> int | None:
+    if value is None and not needed:
+        return None
+    return _count(value, 0, models - 1)
+
+
+def _table(row: Any) -> Table:
+    first, *costs = _list(row)
+    _count(first, -INTEGER_LIMIT, INTEGER_LIMIT)
+    if not 0 < len(costs) <= MOST_SYMBOLS:
+        raise FormatError(f"a model has {len(costs)} symbols; 1 to {MOST_SYMBOLS} are possible")
+    for cost in costs:
+        if cost != ABSENT:
+            _count(cost, 0, LARGEST_COST)
+    if all(cost == ABSENT for cost in costs):
+        raise FormatError("a model gives no symbol any weight")
+    return Table(first, tuple(costs))
+
+
+def _kernel(row: Any, models: int) -> tuple[StoredKernel, KernelCoding]:
+    name, shape, channel_dim, bits, number_type, granularity, zero_point, scale_origin, model = _list(row)
+    choice = Choice(bits=_count(bits, 2, 8), number_type=NumberType(number_type), granularity=Granularity(granularity))
     stored = StoredKernel(_text(name), _shape(shape, 1), _count(channel_dim), choice)
     if stored.channel_dim >= len(stored.shape):
         raise FormatError(f"{name}: it has no dimension {channel_dim}")
-    return stored
+    if has_zero_point(choice):
+        _count(zero_point, 0, 255)
+    elif zero_point is not None:
+        raise FormatError(f"{name}: its format has no zero point")
+    return stored, KernelCoding(zero_point, _count(scale_origin, LOWEST, HIGHEST), _count(model, 0, models - 1))
 
 
-def _tensor(name: Any, shape: Any, dtype: Any) -> StoredTensor:
-    if dtype not in DTYPES:
-        raise FormatError(f"{name}: unknown type {dtype!r}")
-    return StoredTensor(_text(name), _shape(shape), dtype)
+def _tensor(row: Any) -> tuple[StoredTensor, tuple[int, int] | None]:
+    name, shape, kind, *coding = _list(row)
+    tensor = StoredTensor(_text(name), _shape(shape), kind)
+    if kind == "coded":
+        step, origin = coding
+        return tensor, (_count(step, LOWEST, HIGHEST), _count(origin, -INTEGER_LIMIT, INTEGER_LIMIT))
+    if kind not in RAW or coding:
+        raise FormatError(f"{name}: unknown kind {kind!r}")
+    return tensor, None
 
 
-def _coupling(names: list[str], units: Any, kept: Any, members: Any, attributes: Any) -> StoredCoupling:
+def _coupling(names: Sequence[str], units: Any, kept: Any, members: Any, attributes: Any) -> StoredCoupling:
     coupling = Coupling(
         _count(units, 1),
         tuple(
             Member(
                 _text(tensor) if isinstance(tensor, str) else names[_count(tensor)],
                 _count(dim),
-                tuple(_count(s) for s in starts),
+                tuple(_count(s) for s in _list(starts)),
                 _count(width, 1),
             )
-            for tensor, dim, starts, width in members
+            for tensor, dim, starts, width in _list(members)
         ),
-        tuple(AttributeChange(_text(module), _text(name), _count(per_unit, 1)) for module, name, per_unit in attributes),
+        tuple(AttributeChange(_text(module), _text(name), _count(per, 1)) for module, name, per in _list(attributes)),
     )
     if _count(kept, 1) > coupling.units:
         raise FormatError(f"a coupling of {units} units cannot keep {kept}")
@@ -109,3 +248,12 @@ def _rows(kernels: tuple[StoredKernel, ...], kernel: Any, full: Any, kept: Any) 
     if stored.shape[stored.channel_dim] != _count(kept, 1) or _count(full) < kept:
         raise FormatError(f"{stored.name}: {kept} of {full} rows do not fit its shape {stored.shape}")
     return StoredRows(stored.name, full, kept)
+
+
+def _site(row: Any) -> ActivationSite:
+    module, side, scale, zero_point = _list(row)
+    if side not in ("input", "output"):
+        raise FormatError(f"{module}: an activation has no side {side!r}")
+    if type(scale) not in (int, float) or not 1e-30 < scale < 1e30:
+        raise FormatError(f"{module}: {scale!r} is no scale of activations")
+    return ActivationSite(_text(module), side, float(scale), _count(zero_point, 0, 255))

@@ -5,12 +5,13 @@ Pruning comes first and is physical; the scales are then found on what is left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hirelc.compression.activations import ActivationSite, SiteQuantizers
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import canonical, select
 from hirelc.network.calling import call
@@ -34,6 +35,7 @@ class CompressedNetwork(nn.Module):
         self.kept = kept
         self.names = tuple(quantizers)
         self.quantizers = nn.ModuleList(quantizers.values())
+        self.site_quantizers = SiteQuantizers(network, ())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         inputs = kwargs if kwargs else args if len(args) != 1 else args[0]
@@ -43,6 +45,14 @@ class CompressedNetwork(nn.Module):
         """Every kernel as it will be read back, by name; differentiable."""
         weights = dict(self.network.named_parameters())
         return {name: q(weights[name]) for name, q in zip(self.names, self.quantizers, strict=True)}
+
+    def quantize_activations(self, sites: Iterable[ActivationSite]) -> None:
+        """Quantizes activations from now on; their ranges learn with the weights."""
+        self.site_quantizers = SiteQuantizers(self.network, sites)
+
+    def sites(self) -> tuple[ActivationSite, ...]:
+        """Where activations are quantized, with the ranges as they are now; empty when they are float."""
+        return self.site_quantizers.sites()
 
     def quantizer_of(self) -> dict[str, Quantizer]:
         return dict(zip(self.names, self.quantizers, strict=True))  # type: ignore[arg-type]
@@ -72,6 +82,12 @@ def apply(
             weight_of_error = cut(fisher[kernel.name], cuts.get(kernel.name, []))
         quantizers[kernel.name] = Quantizer(weights[kernel.name], kernel.channel_dim, policy[kernel.name], weight_of_error)
     return CompressedNetwork(smaller, spec, policy, kept, quantizers)
+
+
+def cut_fisher(fisher: Mapping[str, Tensor], compressed: CompressedNetwork) -> dict[str, Tensor]:
+    """The Fisher information of what a compressed network kept of its kernels."""
+    cuts = slices_of(compressed.spec, compressed.kept)
+    return {name: cut(fisher[name], cuts.get(name, [])) for name in compressed.names}
 
 
 def absorb(network: nn.Module, compressed: CompressedNetwork) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hirelc.compression.quantize import Grid, Quantized, as_rows, dequantize, from_rows, half, quantize, search_scale
+from hirelc.compression.grid import on_grid
+from hirelc.compression.quantize import Grid, Quantized, as_rows, dequantize, from_rows, quantize, search_scale
 from hirelc.policy import Choice, Granularity
 
 
@@ -73,7 +74,7 @@ class Quantizer(nn.Module):
         """The scale as the file stores it; gradients pass straight through."""
         if not self.scale.requires_grad:
             return self.scale
-        return self.scale + (half(self.scale) - self.scale).detach()
+        return on_grid(self.scale.detach()) + (self.scale - self.scale.detach())
 
     def forward(self, weight: Tensor) -> Tensor:
         """The kernel as it will be read back, same shape and dtype as `weight`."""
@@ -87,7 +88,7 @@ class Quantizer(nn.Module):
     def codes(self, weight: Tensor) -> Quantized:
         """What the file holds of this kernel."""
         rows = as_rows(weight.detach().float(), self.channel_dim)
-        return quantize(rows, self.choice, half(self.scale.detach()), self.zero_point)
+        return quantize(rows, self.choice, on_grid(self.scale.detach()), self.zero_point)
 
 
 def restore(quantized: Quantized, shape: tuple[int, ...], channel_dim: int) -> Tensor:

@@ -1,7 +1,7 @@
 """From weights to codes and back. The scales are found by search for the least error, never from the largest value.
 
 All functions see a kernel as rows: shape (channels, weights per channel), float32. Scales have shape (channels, 1)
-or (1, 1) and are always numbers that fp16 can hold, because that is how the file stores them.
+or (1, 1) and always lie on the grid of numbers that the file can name.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hirelc.compression.grid import on_grid
 from hirelc.formats import has_zero_point, is_integer_grid, levels_of, per_channel
 from hirelc.policy import Choice
 
 # candidate scales, from a fifth of what the largest weight asks for to a little more; the 26th is exactly that
 SHRINKS = tuple(0.2 + 0.032 * step for step in range(28))
-SCALE_FLOOR = 2.0**-14  # smallest normal fp16 number
+SCALE_FLOOR = 2.0**-40  # far below any weight that matters
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Quantized:
     """What the file holds of one kernel.
 
     :param codes: level indices, uint8, (channels, weights per channel)
-    :param scale: float32 values that fp16 holds exactly, (channels, 1) or (1, 1)
+    :param scale: float32 numbers of the grid, (channels, 1) or (1, 1)
     :param zero_point: the level index that means zero, or None
     """
 
@@ -71,11 +72,6 @@ def from_rows(rows: Tensor, shape: tuple[int, ...], channel_dim: int) -> Tensor:
     return rows.reshape(moved).movedim(0, channel_dim).contiguous()
 
 
-def half(scale: Tensor) -> Tensor:
-    """The nearest positive scale that fp16 stores at full precision."""
-    return scale.clamp(SCALE_FLOOR, 60_000.0).half().float()
-
-
 def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None) -> tuple[Tensor, int | None]:
     """The scale, and the zero point where the format has one, of least (weighted) squared error.
 
@@ -89,17 +85,17 @@ def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None)
     grid = Grid.of(choice, rows.device)
     top = float(grid.levels[-1])
     largest = groups.abs().amax(1, keepdim=True)
-    best = half(largest / top)
+    best = on_grid(largest / top)
     error = torch.full_like(best, torch.inf)
     for shrink in SHRINKS:
-        scale = half(largest / top * shrink)
+        scale = on_grid(largest / top * shrink)
         found = _error(groups, grid.nearest(groups / scale) * scale, weight)
         better = found < error
         best, error = torch.where(better, scale, best), torch.where(better, found, error)
     for _ in range(2):  # the scale of least error for the codes found, then the codes for that scale
         units = grid.nearest(groups / best)
         top_sum = _sum(units * groups, weight)
-        scale = half(top_sum / _sum(units * units, weight).clamp_min(1e-30))
+        scale = on_grid(top_sum / _sum(units * units, weight).clamp_min(1e-30))
         found = _error(groups, grid.nearest(groups / scale) * scale, weight)
         better = found < error
         best, error = torch.where(better, scale, best), torch.where(better, found, error)
@@ -109,9 +105,9 @@ def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None)
 def _search_with_zero_point(groups: Tensor, choice: Choice) -> tuple[Tensor, int]:
     top = 2**choice.bits - 1
     low, high = min(float(groups.min()), 0.0), max(float(groups.max()), 0.0)  # zero is always a level
-    best: tuple[float, Tensor, int] = (float("inf"), half(groups.new_ones(1, 1)), top // 2)
+    best: tuple[float, Tensor, int] = (float("inf"), on_grid(groups.new_ones(1, 1)), top // 2)
     for shrink in SHRINKS:
-        scale = half(groups.new_full((1, 1), max((high - low) * shrink / top, SCALE_FLOOR)))
+        scale = on_grid(groups.new_full((1, 1), max((high - low) * shrink / top, SCALE_FLOOR)))
         # the middle of the range, the middle of the levels, and its neighbour for an even count
         guesses = {round(-low * shrink / float(scale)), top // 2, top // 2 + 1}
         for zero in sorted(min(max(g, 0), top) for g in guesses):

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hirelc.batches import Batches
+from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.fakequant import Quantizer
+from hirelc.compression.rate import RateTerm
 from hirelc.config import TrainConfig
 from hirelc.errors import ExecutionError
 from hirelc.measure.evaluate import accuracy, native_precision, running
-from hirelc.network.calling import call, first_tensor, logits_of, to_device
+from hirelc.network.calling import call, first_tensor, to_device
 from hirelc.seeds import stream_seed
 from hirelc.task import Task
 
@@ -71,6 +72,7 @@ class Trainer:
         name: str,
         evaluations: int | None = None,
         rate_factor: float = 1.0,
+        target_bits: float | None = None,
         progress: Callable[[int], None] = lambda images: None,
     ) -> Trained:
         """Trains in place and leaves the best state (by search-validation) in the student, in eval mode.
@@ -78,6 +80,7 @@ class Trainer:
         :param images: training samples to see at most (forward and backward)
         :param name: of the random stream
         :param rate_factor: on the peak learning rate
+        :param target_bits: what the kernels of a compressed network may take once coded; None leaves the rate alone
         :raises Diverged: the loss is not finite
         """
         begun = time.monotonic()
@@ -88,7 +91,10 @@ class Trainer:
         peaks = [group["lr"] for group in optimizer.param_groups]
         every = max(1, steps // (evaluations or self.config.evaluations))
         scores = [(0, self._validate(student, precision))]
-        best, best_state, stale = scores[0][1], _snapshot(student), 0
+        rate = None
+        if target_bits is not None and isinstance(student, CompressedNetwork):
+            rate = RateTerm(student, target_bits, steps)
+        best = _Best(student, scores[0][1], rate is None or rate.reached())
         seen, loss_value = 0, math.nan
         self.teacher.eval()
         student.train()
@@ -97,6 +103,8 @@ class Trainer:
                 group["lr"] = peak * schedule(step, steps)
             loss = self._loss(student, inputs, targets, precision)
             loss_value = float(loss.detach())
+            if rate is not None and (term := rate.loss(step)) is not None:
+                loss = loss + term
             if not math.isfinite(loss_value):
                 raise Diverged(f"the loss became {loss_value} after {seen} images: a lower learning rate may help")
             optimizer.zero_grad(set_to_none=True)
@@ -109,16 +117,14 @@ class Trainer:
             if (step + 1) % every == 0 or step + 1 == steps:
                 score = self._validate(student, precision)
                 scores.append((seen, score))
-                if score >= best:
-                    best, best_state, stale = score, _snapshot(student), 0
-                elif schedule(step, steps) < 0.5:  # while the rate is high, scores sag and say nothing about the end
-                    stale += 1
+                late = schedule(step, steps) < 0.5  # while the rate is high, scores sag and say nothing about the end
+                best.offer(student, score, rate is None or rate.reached(), late)
                 student.train()
-                if stale >= self.config.patience:
+                if best.stale >= self.config.patience:
                     break
-        student.load_state_dict(best_state)
+        student.load_state_dict(best.state)
         student.eval()
-        return Trained(seen, time.monotonic() - begun, best, tuple(scores), loss_value)
+        return Trained(seen, time.monotonic() - begun, best.score, tuple(scores), loss_value)
 
     def _batches(self, steps: int, name: str) -> Iterator[tuple[Any, Tensor]]:
         done = epoch = 0
@@ -138,10 +144,11 @@ class Trainer:
         share, heat = self.config.distill_weight, self.config.temperature
         with running(precision, self.device):
             with torch.no_grad():
-                wanted = logits_of(call(self.teacher, inputs)).float()
-            logits = logits_of(call(student, inputs)).float()
-        soft = F.kl_div(F.log_softmax(logits / heat, -1), F.log_softmax(wanted / heat, -1), log_target=True, reduction="none")
-        return share * heat**2 * soft.sum(-1).mean() + (1 - share) * self.task.loss(logits, targets)
+                wanted = self.task.outputs(call(self.teacher, inputs))
+            outputs = self.task.outputs(call(student, inputs))
+        if self.task.label is not None:
+            targets = self.task.label(wanted, None)
+        return share * self.task.distill(outputs, wanted, targets, heat) + (1 - share) * self.task.loss(outputs, targets)
 
     def _validate(self, student: nn.Module, precision: str) -> float:
         return accuracy(student, self.validation, self.task, device=self.device, precision=precision)
@@ -150,6 +157,19 @@ class Trainer:
         if self.config.learning_rate is not None:
             return self.config.learning_rate
         return 2e-3 if any(isinstance(m, _BatchNorm) for m in self.teacher.modules()) else 1e-3
+
+
+class _Best:
+    """The state to keep: the best score among those that are small enough; the latest while none is."""
+
+    def __init__(self, student: nn.Module, score: float, fits: bool) -> None:
+        self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
+
+    def offer(self, student: nn.Module, score: float, fits: bool, late: bool) -> None:
+        if fits > self.fits or (fits == self.fits and (not fits or score >= self.score)):
+            self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
+        elif late:
+            self.stale += 1
 
 
 def schedule(step: int, steps: int) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hirelc.batches import batch_length, map_inputs
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
+from hirelc.compression.rate import zero_order_bits
 from hirelc.network.calling import call
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.network.surgery import Kept, cut, masked_state, slices_of
@@ -61,7 +62,7 @@ class LogitProxy:
         self.logits = self._outputs(None)
         self.finite = torch.isfinite(self.logits)  # outputs that a network masks itself stay out of the comparison
         self.variance = float(self.logits[self.finite].var()) + 1e-12
-        self._errors: dict[tuple[str, int, NumberType, Granularity], float] = {}
+        self._errors: dict[tuple[str, int, NumberType, Granularity], tuple[float, float]] = {}
         self._losses: dict[tuple[str, float], float] = {}
         self._quantization: dict[str, _Curve] = {}
         self._pruning: dict[str, _Curve] = {}
@@ -114,6 +115,14 @@ class LogitProxy:
 
     def weight_error(self, name: str, choice: Choice) -> float:
         """Fisher-weighted squared error of quantizing a kernel as a whole."""
+        return self._quantized(name, choice)[0]
+
+    def code_bits(self, name: str, choice: Choice) -> float:
+        """Zero-order entropy of a kernel's codes before any training, bits per weight."""
+        return self._quantized(name, choice)[1]
+
+    def _quantized(self, name: str, choice: Choice) -> tuple[float, float]:
+        """Error of a kernel as a whole, bits per weight."""
         key = (name, choice.bits, choice.number_type, choice.granularity)
         if key not in self._errors:
             weight = self.weights[name]
@@ -121,7 +130,8 @@ class LogitProxy:
             with torch.no_grad():
                 quantizer = Quantizer(weight, kernel.channel_dim, choice, self.fisher[name])
                 delta = (quantizer(weight) - weight).square()
-                self._errors[key] = float((delta * (self.fisher[name] + self.fisher[name].mean())).sum())
+                error = float((delta * (self.fisher[name] + self.fisher[name].mean())).sum())
+                self._errors[key] = error, zero_order_bits(quantizer, weight) / weight.numel()
         return self._errors[key]
 
     def _quantization_curve(self, kernel: Kernel) -> _Curve:

@@ -115,11 +115,11 @@ class Untouched:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor of the state that is no kernel: a norm, a bias, a table, a buffer. `dtype` is how it is stored."""
+    """A tensor of the state that is no kernel: a norm, a bias, a table, a buffer. `kind` is how it is stored."""
 
     name: str
     shape: tuple[int, ...]
-    dtype: str  # "float16", "float32" or "int64"
+    kind: str  # "coded", or raw: "float16", "float32", "int64"
 
 
 @dataclass(frozen=True)

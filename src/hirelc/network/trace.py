@@ -121,21 +121,28 @@ def _kernel(k: Candidate, blocks: list[Block], couplings: tuple[Coupling, ...], 
 def _rest(network: nn.Module, kernels: set[str]) -> list[TensorEntry]:
     folded = copy.deepcopy(network)
     dropped = fold_batchnorms(folded)
+    parameters = {name for name, _ in folded.named_parameters(remove_duplicate=False)}
     entries = []
     for name, tensor in unique_state(folded).items():
         if name in kernels or name in dropped:
             continue
-        entries.append(TensorEntry(name, tuple(tensor.shape), _stored_as(name, tensor)))
+        entries.append(TensorEntry(name, tuple(tensor.shape), _kind(name, tensor, name in parameters)))
     return entries
 
 
-def _stored_as(name: str, tensor: Tensor) -> str:
+def _kind(name: str, tensor: Tensor, parameter: bool) -> str:
+    """Parameters are coded: they were trained among noise. Buffers may be tables that must be exact."""
     if not tensor.is_floating_point():
         if tensor.is_complex():
             raise NetworkError(f"{name}: complex tensors cannot be stored yet")
         return "int64"
     if tensor.numel() == 0:
         return "float16"
+    return "coded" if parameter and bool(torch.isfinite(tensor).all()) else float_kind(name, tensor)
+
+
+def float_kind(name: str, tensor: Tensor) -> str:
+    """The shorter type that keeps a tensor's digits."""
     size = tensor.detach().abs().float()
     if not bool(torch.isfinite(size).all()):
         return "float32"

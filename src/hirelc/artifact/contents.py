@@ -1,0 +1,88 @@
+"""What a file holds, as values: what a trained network gives, what a reader finds."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hirelc.compression.activations import ActivationSite
+from hirelc.compression.apply import CompressedNetwork
+from hirelc.compression.quantize import Quantized
+from hirelc.compression.rest import CodedTensor, code, restore
+from hirelc.errors import FormatError
+from hirelc.layout import Layout, StoredTensor, layout_of
+from hirelc.network.norms import fold_batchnorms
+from hirelc.network.surgery import Kept
+from hirelc.network.trace import float_kind, unique_state
+
+RawArray = NDArray[Any]  # float16, float32 or int64
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of a file.
+
+    :param kernels: codes and scales by name
+    :param rest: the other tensors by name: integers with a step, or a raw array of the tensor's shape
+    :param activations: where activations are quantized; empty when they stay float
+    """
+
+    layout: Layout
+    kept: Kept
+    kernels: dict[str, Quantized]
+    rest: dict[str, CodedTensor | RawArray]
+    activations: tuple[ActivationSite, ...] = ()
+
+    def value(self, tensor: StoredTensor) -> Tensor:
+        """A tensor of the rest, float32 or int64."""
+        stored = self.rest[tensor.name]
+        if isinstance(stored, CodedTensor):
+            return torch.from_numpy(restore(stored)).view(tensor.shape)
+        wide = np.int64 if stored.dtype == np.int64 else np.float32
+        return torch.from_numpy(stored.astype(wide)).view(tensor.shape)
+
+
+def contents_of(compressed: CompressedNetwork) -> Contents:
+    """What the file of a compressed network holds. The network is not changed.
+
+    :raises FormatError: a weight, scale or norm is not finite, or does not fit the type it is stored in
+    """
+    layout = layout_of(compressed.spec, compressed.policy)
+    folded = copy.deepcopy(compressed.network).cpu()
+    fold_batchnorms(folded)
+    state = unique_state(folded)
+    weights = dict(folded.named_parameters())
+    quantizers = copy.deepcopy(compressed).cpu().quantizer_of()
+    kernels = {}
+    for kernel in layout.kernels:
+        found = quantizers[kernel.name].codes(weights[kernel.name])
+        if not bool(torch.isfinite(found.scale).all() and torch.isfinite(weights[kernel.name]).all()):
+            raise FormatError(f"{kernel.name}: not all of its weights and scales are finite numbers")
+        kernels[kernel.name] = found
+    rest = {t.name: _stored(t, state[t.name]) for t in layout.rest}
+    kinds = {name: "coded" if isinstance(v, CodedTensor) else str(v.dtype) for name, v in rest.items()}
+    layout = replace(layout, rest=tuple(replace(t, kind=kinds[t.name]) for t in layout.rest))
+    return Contents(layout, compressed.kept, kernels, rest, compressed.sites())
+
+
+def _stored(tensor: StoredTensor, value: Tensor) -> CodedTensor | RawArray:
+    array = value.detach().cpu().numpy()
+    kind = tensor.kind
+    if kind == "coded":
+        if not np.isfinite(array).all():
+            raise FormatError(f"{tensor.name}: not all of its values are finite numbers")
+        coded = code(array.astype(np.float32))
+        if coded is not None:
+            return coded
+        kind = float_kind(tensor.name, value)
+    with np.errstate(over="ignore"):
+        values: RawArray = array.astype(kind)
+    if kind == "float16" and not np.isfinite(values).all():
+        raise FormatError(f"{tensor.name}: not all of its values are finite numbers in {kind}")
+    return values

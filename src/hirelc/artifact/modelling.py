@@ -1,0 +1,86 @@
+"""Which model codes what: kernels share one where their own would cost more than it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hirelc.artifact.entropy import Symbols, costs_of_counts
+
+BITS_PER_COST = 9.0  # what a symbol of a model takes in the deflated manifest
+BITS_PER_MODEL = 40.0
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A model as the manifest lists it."""
+
+    first: int
+    costs: tuple[int, ...]
+
+
+def histogram(symbols: Symbols) -> tuple[int, Counts]:
+    """The least symbol, and how often each one from it on occurs."""
+    first = int(symbols.min())
+    return first, np.bincount(symbols.ravel() - first).astype(np.int64)
+
+
+def table_of(symbols: Symbols) -> Table:
+    """A model of its own, or the flat one where too few symbols would pay for a table."""
+    first, counts = histogram(symbols)
+    return _table(first, counts)
+
+
+def _table(first: int, counts: Counts) -> Table:
+    flat = counts.sum() * np.log2(len(counts)) + BITS_PER_MODEL
+    if flat <= _ideal_bits(counts) + _table_bits(counts):
+        return Table(first, (0,) * len(counts))
+    return Table(first, costs_of_counts(counts))
+
+
+def _ideal_bits(counts: Counts) -> float:
+    present = counts[counts > 0]
+    return float((present * np.log2(present.sum() / present)).sum())
+
+
+def _table_bits(counts: Counts) -> float:
+    return BITS_PER_MODEL + BITS_PER_COST * len(counts)
+
+
+def share_models(parts: Sequence[Symbols]) -> tuple[list[Table], list[int]]:
+    """Models for many parts, and which one each part uses.
+
+    Parts join, largest first, the model whose coding they spoil least, unless one of their own is cheaper.
+    """
+    pools: list[tuple[int, Counts]] = []
+    choice = [0] * len(parts)
+    for index in sorted(range(len(parts)), key=lambda i: (-parts[i].size, i)):
+        first, counts = histogram(parts[index])
+        alone = _ideal_bits(counts)
+        best, price = len(pools), alone + _table_bits(counts)
+        joined = (first, counts)
+        for at, pool in enumerate(pools):
+            both = _joined(pool, (first, counts))
+            grown = max(0, len(both[1]) - len(pool[1]))
+            spoils = _ideal_bits(both[1]) - _ideal_bits(pool[1]) + BITS_PER_COST * grown
+            if spoils < price:
+                best, price, joined = at, spoils, both
+        if best == len(pools):
+            pools.append(joined)
+        else:
+            pools[best] = joined
+        choice[index] = best
+    return [_table(first, counts) for first, counts in pools], choice
+
+
+def _joined(a: tuple[int, Counts], b: tuple[int, Counts]) -> tuple[int, Counts]:
+    first = min(a[0], b[0])
+    counts = np.zeros(max(a[0] + len(a[1]), b[0] + len(b[1])) - first, dtype=np.int64)
+    for start, part in (a, b):
+        counts[start - first : start - first + len(part)] += part
+    return first, counts

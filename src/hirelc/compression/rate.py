@@ -1,0 +1,180 @@
+"""The rate term: how many bits the coder will need for the kernels, as a part of the fine-tuning loss.
+
+The estimate is the zero-order one, -log2 of each level's share in its kernel, interpolated between neighbouring
+levels so that it has a gradient: a weight is pulled towards the cheaper of the two levels that it lies between, by
+what the difference costs. Its strength is not a setting: it follows from the bits that the goal leaves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from hirelc.compression.apply import CompressedNetwork
+from hirelc.compression.fakequant import Quantizer
+from hirelc.compression.quantize import as_rows, from_rows
+
+WARM_UP = 0.05  # share of the steps without a rate term
+REACHED = 0.6  # share of the steps after which the size is to be the wanted one
+START = 0.02  # first strength: loss per bit and weight
+WEAKEST, STRONGEST = 1e-4, 20.0
+LEAST = 0.02  # of the bits at the start: less is no goal
+LOOKS = 100  # at the codes, over a fine-tune
+INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
+
+SAVED, LEFT = 0.75, 0.45  # what the rate term takes off: bits per weight at most, and what it leaves at least
+
+
+def expected_bits_per_weight(before: float) -> float:
+    """What codes of so many bits per weight shrink to in a fine-tune that is led to a size.
+
+    A rule of thumb, to divide a budget by; what a candidate really takes is led there and measured.
+    """
+    return max(before - SAVED, LEFT * before)
+
+
+def shares_of(quantizer: Quantizer, weight: Tensor) -> Tensor:
+    """Share of each level among the codes of a kernel, smoothed so that none is zero; shape (levels,)."""
+    levels = len(quantizer.grid.levels)
+    counts = torch.bincount(quantizer.codes(weight).codes.reshape(-1).long(), minlength=levels).float()
+    reach = levels // 16  # few weights on many levels: neighbours speak for each other
+    if reach:
+        window = counts.new_ones(1, 1, 2 * reach + 1) / (2 * reach + 1)
+        counts = torch.nn.functional.conv1d(counts.view(1, 1, -1), window, padding=reach).view(-1)
+    counts = counts + 0.5
+    return counts / counts.sum()
+
+
+def zero_order_bits(quantizer: Quantizer, weight: Tensor) -> float:
+    """Zero-order entropy of a kernel's codes, in bits for the whole kernel."""
+    codes = quantizer.codes(weight).codes.reshape(-1).long()
+    return _entropy_bits(codes)
+
+
+def _entropy_bits(codes: Tensor) -> float:
+    counts = torch.bincount(codes).double()
+    counts = counts[counts > 0]
+    return float((counts * (counts.sum() / counts).log2()).sum())
+
+
+def expected_bits(quantizer: Quantizer, weight: Tensor, costs: Tensor) -> Tensor:
+    """Bits of a kernel under given costs per level, differentiable in the weight and in a learned scale.
+
+    :param costs: bits of each level, shape (levels,)
+    """
+    levels = quantizer.grid.levels
+    zero = quantizer.zero_point or 0
+    units = as_rows(weight.float(), quantizer.channel_dim) / quantizer.stored_scale() + zero
+    units = units.clamp(levels[0], levels[-1])
+    right = torch.bucketize(units.detach(), levels).clamp_(1, len(levels) - 1)
+    low, high = levels[right - 1], levels[right]
+    return (costs[right - 1] + (costs[right] - costs[right - 1]) * (units - low) / (high - low)).sum()
+
+
+class RateTerm:
+    """Leads a network in training to a number of coded bits.
+
+    :param target_bits: what all kernels together may take
+    :param steps: optimizer steps of the fine-tune
+    """
+
+    def __init__(self, compressed: CompressedNetwork, target_bits: float, steps: int) -> None:
+        self.compressed = compressed
+        self.steps = steps
+        self.integral = START
+        self.strength = 0.0
+        self.weights = max(1, sum(w.numel() for _, w in _kernels(compressed)))
+        self.bits = self.start_bits = kernel_bits(compressed)
+        self.target_bits = max(target_bits, LEAST * self.start_bits)
+        self.costs: list[Tensor] = []
+
+    def reached(self) -> bool:
+        """Whether the codes of this moment are within one part in fifty of the wanted size."""
+        return kernel_bits(self.compressed) <= 1.02 * self.target_bits
+
+    def loss(self, step: int) -> Tensor | None:
+        """What to add to the loss of this step; None while nothing is wanted."""
+        if step < WARM_UP * self.steps:
+            return None
+        if step % max(1, self.steps // LOOKS) == 0 or not self.costs:
+            self._look(step)
+        kernels = zip(_kernels(self.compressed), self.costs, strict=True)
+        bits = torch.stack([expected_bits(q, w, costs) for (q, w), costs in kernels]).sum()
+        return self.strength / self.weights * bits
+
+    @torch.no_grad()
+    def _look(self, step: int) -> None:
+        self.bits = kernel_bits(self.compressed)
+        self.costs = [-shares_of(q, w).log2() for q, w in _kernels(self.compressed)]
+        progress = min(1.0, (step / self.steps - WARM_UP) / (REACHED - WARM_UP))
+        # equal factors, not equal differences: each halving is as hard as the one before
+        wanted = max(self.target_bits, self.start_bits * (self.target_bits / self.start_bits) ** progress)
+        excess = max(-0.5, min(0.5, self.bits / max(1.0, wanted) - 1))
+        self.integral = min(STRONGEST, max(WEAKEST, self.integral * math.exp(INTEGRAL * excess)))
+        self.strength = self.integral * math.exp(PROPORTIONAL * excess)
+
+
+def _kernels(compressed: CompressedNetwork) -> Iterable[tuple[Quantizer, Tensor]]:
+    named = dict(compressed.network.named_parameters())
+    for name, quantizer in compressed.quantizer_of().items():
+        yield quantizer, named[name]
+
+
+@torch.no_grad()
+def kernel_bits(compressed: CompressedNetwork) -> float:
+    """Zero-order bits of the codes of all kernels as they are now."""
+    return sum(zero_order_bits(q, w) for q, w in _kernels(compressed))
+
+
+@torch.no_grad()
+def round_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor], target_bits: float) -> None:
+    """Rate-distortion weighted rounding, in place: weights move onto the level of least error + price x bits.
+
+    The price per bit, one for all kernels, is the least with which the codes fit. Nothing moves when they fit already.
+
+    :param importance: per kernel, weights of the squared errors (the diagonal Fisher), of the kernel's present shape
+    """
+    if kernel_bits(compressed) <= target_bits:
+        return
+    roundings = [
+        _Rounding(quantizer, weight, importance[name])
+        for name, (quantizer, weight) in zip(compressed.names, _kernels(compressed), strict=True)
+    ]
+    low, high = -60.0, 20.0  # of log2 of the price
+    for _ in range(24):
+        middle = (low + high) / 2
+        fits = sum(r.bits(2.0**middle) for r in roundings) <= target_bits
+        low, high = (low, middle) if fits else (middle, high)
+    for rounding in roundings:
+        rounding.write(2.0**high)
+
+
+class _Rounding:
+    """The two levels that each weight of a kernel lies between, and what each would cost."""
+
+    def __init__(self, quantizer: Quantizer, weight: Tensor, importance: Tensor) -> None:
+        self.weight, self.quantizer = weight, quantizer
+        levels = quantizer.grid.levels
+        self.scale = quantizer.stored_scale().detach()
+        self.zero = quantizer.zero_point or 0
+        units = (as_rows(weight.float(), quantizer.channel_dim) / self.scale + self.zero).clamp(levels[0], levels[-1])
+        right = torch.bucketize(units, levels).clamp_(1, len(levels) - 1)
+        self.choices = torch.stack([right - 1, right])
+        floor = importance.mean() + 1e-20
+        importance = as_rows(importance + floor, quantizer.channel_dim)
+        self.errors = importance * ((levels[self.choices] - units) * self.scale).square()
+        self.costs = -shares_of(quantizer, weight).log2()
+
+    def chosen(self, price: float) -> Tensor:
+        total = self.errors + price * self.costs[self.choices]
+        return torch.where(total[0] <= total[1], self.choices[0], self.choices[1])
+
+    def bits(self, price: float) -> float:
+        return _entropy_bits(self.chosen(price).reshape(-1))
+
+    def write(self, price: float) -> None:
+        values = (self.quantizer.grid.levels[self.chosen(price)] - self.zero) * self.scale
+        self.weight.copy_(from_rows(values, tuple(self.weight.shape), self.quantizer.channel_dim))
