@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from hirelc.artifact.container import pack
+from hirelc.artifact.container import pack, read
 from hirelc.candidates import Bench
 from hirelc.config import TrainConfig
 from hirelc.measure.finetune import Trainer
@@ -14,7 +15,8 @@ from hirelc.task import CLASSIFICATION
 from measure.small import data, samples, tiny
 
 
-def test_a_revived_candidate_packs_to_the_same_bytes() -> None:
+@pytest.mark.parametrize("activations", [False, True])
+def test_a_revived_candidate_packs_to_the_same_bytes(activations: bool) -> None:
     # `uniform` integers carry a zero point that was found on the weights of that moment
     network = tiny()
     spec = trace(network, samples(2, 0)[0])
@@ -22,10 +24,12 @@ def test_a_revived_candidate_packs_to_the_same_bytes() -> None:
     trainer = Trainer(network, data(), data(96, 1), CLASSIFICATION, config, seed=0)
     importance = {k.name: torch.rand(k.shape, generator=torch.Generator().manual_seed(i)) for i, k in enumerate(spec.kernels)}
     bench = Bench(network, spec, trainer, importance, importance, baseline=90.0)
+    bench.calibration = samples(64, 5)[0] if activations else None
     policy = Policy.of({k.name: Choice(4, 0.75, NumberType.INT, Granularity.UNIFORM) for k in spec.kernels})
     with torch.no_grad():
         for parameter in bench.current.parameters():  # as if a long training had moved them
             parameter.add_(0.2)
     _, candidate = bench.measure(policy, 10_000, 600, "moved")
     assert candidate is not None
-    assert pack(bench.revive(candidate.policy, candidate.state)) == candidate.data
+    assert bool(read(candidate.data).activations) == activations
+    assert pack(bench.revive(candidate)) == candidate.data

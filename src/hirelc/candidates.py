@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hirelc import cost
 from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
+from hirelc.compression.activations import ActivationSite, observe
 from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
 from hirelc.compression.rate import kernel_bits, round_to_bits
 from hirelc.errors import FormatError
@@ -35,6 +36,7 @@ class Bench:
     :param importance: per kernel and weight, by what channels are kept
     :param fisher: per kernel and weight, by what learned steps start
     :param baseline: accuracy of the original on the search-validation split, in percent
+    :param calibration: inputs on which the ranges of 8-bit activations are found; None leaves activations in float
     """
 
     original: nn.Module
@@ -44,6 +46,7 @@ class Bench:
     fisher: Mapping[str, Tensor]
     baseline: float
     images_seen: int = 0
+    calibration: Any = None
     current: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class Bench:
             progress(seen)
 
         try:
-            compressed = apply(self.current, self.spec, policy, self.importance, self.fisher)
+            compressed = self._applied(policy)
             trained, data = self.finetune(compressed, target_bytes, images, name=name, evaluations=2, progress=count)
             score = self.read_back_accuracy(data)
         except (Diverged, FormatError, torch.OutOfMemoryError, MemoryError) as error:
@@ -83,7 +86,15 @@ class Bench:
             images_seen=self.images_seen - before,
             seconds=time.monotonic() - begun,
         )
-        return measurement, Candidate(compressed.policy, data, save_state(compressed), trained)
+        return measurement, Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
+
+    def _applied(self, policy: Policy) -> CompressedNetwork:
+        compressed = apply(self.current, self.spec, policy, self.importance, self.fisher)
+        if self.calibration is not None:
+            names = [kernel.name for kernel in self.spec.kernels]
+            found = observe(compressed.network, names, [self.calibration], run=compressed.eval())
+            compressed.quantize_activations(found.sites)
+        return compressed
 
     def finetune(self, compressed: CompressedNetwork, target_bytes: int, images: int, **settings: Any) -> tuple[Trained, bytes]:
         """Fine-tunes towards a length of the file, rounds what is left over it away, and packs.
@@ -106,10 +117,11 @@ class Bench:
         network = build(read(data), copy.deepcopy(self.original)).to(self.trainer.device)
         return accuracy(network, self.trainer.validation, self.trainer.task, device=self.trainer.device)
 
-    def revive(self, policy: Policy, state: bytes) -> CompressedNetwork:
-        """The compressed network of a candidate, with its trained weights and steps."""
-        compressed = apply(self.original, self.spec, policy, self.importance, self.fisher)
-        compressed.load_state_dict(safetensors.torch.load(state))
+    def revive(self, candidate: Candidate) -> CompressedNetwork:
+        """The compressed network of a candidate, with its trained weights, steps and ranges."""
+        compressed = apply(self.original, self.spec, candidate.policy, self.importance, self.fisher)
+        compressed.quantize_activations(candidate.sites)
+        compressed.load_state_dict(safetensors.torch.load(candidate.state))
         return compressed
 
     def _failed(self, policy: Policy, target_bytes: int, reason: str, images: int, seconds: float) -> Measurement:
@@ -130,6 +142,7 @@ class Candidate:
     """What is kept of a measured policy: its file, and the training state that the final fine-tune goes on from."""
 
     policy: Policy
+    sites: tuple[ActivationSite, ...]
     data: bytes
     state: bytes
     trained: Trained

@@ -98,7 +98,8 @@ class Config:
     :param frame_bits: bits of the kernels outside any block
     :param importance: by what channels are kept: "fisher" (Fisher x squared weight) or "magnitude" (squared weight)
     :param fisher_samples: training samples for the Fisher sensitivity
-    :param calibration_samples: training samples on which the logit-MSE proxy is measured
+    :param calibration_samples: training samples on which the logit-MSE proxy, and ranges of activations, are measured
+    :param activations: "float", or "int8": 8 bits in training and in the file, for export to integer runtimes
     """
 
     seed: int = 0
@@ -107,6 +108,7 @@ class Config:
     importance: str = "fisher"
     fisher_samples: int = 256
     calibration_samples: int = 128
+    activations: str = "float"
     device: str = "cpu"
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -115,6 +117,8 @@ class Config:
         _positive(self, "fisher_samples", "calibration_samples")
         if not 2 <= self.frame_bits <= 8:
             raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
+        if self.activations not in ("float", "int8"):
+            raise RunError(f"unknown activations {self.activations!r}: use float or int8")
         if self.importance not in ("fisher", "magnitude"):
             raise RunError(f"unknown importance {self.importance!r}: use fisher or magnitude")
 

@@ -173,6 +173,8 @@ class _Run:
         sensitivity = self._sensitivity()
         importance = self._importance(sensitivity)
         bench = Bench(self.model, self.spec, self._trainer(), importance, sensitivity.fisher, baseline, sensitivity.samples)
+        if self.config.activations == "int8":
+            bench.calibration = self._calibration()
         landscape = self._landscape(sensitivity, importance)
         archive, measurements, search_seconds = self._search(bench, landscape)
         pick = archive.pick(self.goal, self.spec.original_bytes)
@@ -232,13 +234,12 @@ class _Run:
         return {n: w * (sensitivity.fisher[n] + 1e-3 * sensitivity.fisher[n].mean()) for n, w in squared.items()}
 
     def _landscape(self, sensitivity: Sensitivity, importance: dict[str, Tensor]) -> Landscape:
-        inputs, _ = first_samples(self.train, self.config.calibration_samples)
         kernels = sum(k.block is not None for k in self.spec.kernels)
         with self.say.stage("logit proxy", kernels) as stage:
             proxy = LogitProxy(
                 self.model,
                 self.spec,
-                to_device(inputs, self.config.device),
+                self._calibration(),
                 importance,
                 sensitivity.fisher,
                 progress=lambda: stage.advance(),
@@ -246,6 +247,10 @@ class _Run:
             )
         self.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=self.config.calibration_samples)
         return Landscape(self._sizes(proxy, importance), sensitivity, proxy, self.config.frame_bits)
+
+    def _calibration(self) -> Any:
+        inputs, _ = first_samples(self.train, self.config.calibration_samples)
+        return to_device(inputs, self.config.device)
 
     def _sizes(self, proxy: LogitProxy, importance: dict[str, Tensor]) -> cost.SizeModel:
         """The size model, its overhead taken from a real file; then with what training will save."""
@@ -328,7 +333,7 @@ class _Run:
         self, bench: Bench, picked: Candidate, baseline: float, measurements: list[Measurement], search_seconds: float
     ) -> Result:
         begun = time.monotonic()
-        compressed = bench.revive(picked.policy, picked.state)
+        compressed = bench.revive(picked)
         images = self.config.train.images - bench.images_seen
         limit = max(self.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
         with self.say.stage("final fine-tune", images) as stage:
