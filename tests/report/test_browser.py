@@ -75,7 +75,7 @@ def test_it_renders_without_a_complaint(browser: Any, file: Path, size: dict[str
     tab = Tab(browser, file, size, scheme)
     assert tab.complaints == []
     drawn = tab.page.locator("figure[data-drawn=yes]").count()
-    assert drawn == tab.page.locator("figure[data-chart]").count() == 9
+    assert drawn == tab.page.locator("figure[data-chart]").count() == 10
     for figure in tab.page.locator("figure[data-chart]").all():
         assert figure.locator('svg [role="graphics-symbol"]').count() > 0
         box, chart = figure.bounding_box(), figure.locator("svg.marks").bounding_box()

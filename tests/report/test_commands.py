@@ -97,7 +97,8 @@ def test_compare_puts_runs_on_one_page(finished: Path, copy: Path, tmp_path: Pat
     code, _, _ = run("compare", finished, copy, "--out", tmp_path / "both.html")
     assert code == 0
     page = (tmp_path / "both.html").read_text()
-    rows = json.loads(page.split('id="data-front">')[1].split("</script>")[0])["rows"]
+    chart = json.loads(page.split('id="data-front">')[1].split("</script>")[0])
+    rows = [dict(zip(chart["fields"], row, strict=True)) for row in chart["rows"]]
     assert {row["run"] for row in rows} == {"finished", "copy"}
     assert [row["what"] for row in rows].count("final file") == 1
     assert "<td>yes</td>" in page
@@ -156,18 +157,18 @@ def test_status_follows_a_run(copy: Path) -> None:
     # start network baseline sensitivity proxy reference vote vote pick final control test result
     assert seen[::-1] == [
         ("running", 0, "nothing done yet"),
-        ("running", 0, "at looking at the network"),
-        ("running", 0, "at measuring the original"),
-        ("running", 0, "at measuring the sensitivity"),
-        ("running", 0, "at measuring the logit proxy"),
-        ("running", 1, "at cycle 1 of 2"),
-        ("running", 1, "at cycle 1 of 2"),
-        ("running", 2, "at cycle 2 of 2"),
-        ("running", 2, "at cycle 2 of 2"),
-        ("running", 2, "at the final fine-tune"),
-        ("running", 2, "at the control, then the test split"),
-        ("running", 2, "at the test split"),
-        ("running", 2, "at writing the result"),
+        ("running", 0, "now tracing the network"),
+        ("running", 0, "now measuring the original"),
+        ("running", 0, "now measuring the sensitivity"),
+        ("running", 0, "now measuring the logit proxy"),
+        ("running", 1, "now in cycle 1 of 2"),
+        ("running", 1, "now in cycle 1 of 2"),
+        ("running", 2, "now in cycle 2 of 2"),
+        ("running", 2, "now in cycle 2 of 2"),
+        ("running", 2, "now in the final fine-tune"),
+        ("running", 2, "now training the control or reading the test split"),
+        ("running", 2, "now reading the test split"),
+        ("running", 2, "now writing the result"),
         ("finished", 2, "the goal is met"),
     ]
 
@@ -186,7 +187,7 @@ def test_status_of_an_interrupted_and_a_silent_run(copy: Path) -> None:
     assert "the run may have died" in status_words(found)
     assert "5 h 00 min ago" in status_words(found)
     edit_journal(copy, lambda events: events.append({**events[-1], "event": "interrupted"}))
-    assert ": interrupted, was at cycle 1 of 2" in status_words(status(copy, last + timedelta(hours=5)))
+    assert ": interrupted, while in cycle 1 of 2" in status_words(status(copy, last + timedelta(hours=5)))
 
 
 def test_status_for_programs(finished: Path) -> None:

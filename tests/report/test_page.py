@@ -55,11 +55,11 @@ class Outline(HTMLParser):
         return [(attributes, "".join(text)) for name, attributes, text in self.elements if name == tag]
 
     def data(self) -> dict[str, Any]:
-        return {
-            str(attributes["id"]): json.loads(text)
-            for attributes, text in self.all("script")
-            if attributes.get("type") == "application/json"
-        }
+        found = {str(a["id"]): json.loads(text) for a, text in self.all("script") if a.get("type") == "application/json"}
+        for chart in found.values():
+            if "fields" in chart:
+                chart["rows"] = [dict(zip(chart["fields"], row, strict=True)) for row in chart["rows"]]
+        return found
 
 
 def page_of(folder: Path) -> str:
@@ -147,7 +147,7 @@ def test_every_chart_has_its_numbers(finished: Path, outline: Outline) -> None:
     assert [row["picked"] for row in front].count("yes") == 1
     assert {"original, fp32", "control, fp32", "compressed, fine-tuned"} <= {row["kind"] for row in front}
     assert {name.removeprefix("data-") for name in data} == {
-        *("front", "map", "sensitivity", "budgets", "votes", "rewards", "surrogate", "training", "time", "themes")
+        *("front", "map", "sensitivity", "budgets", "size-votes", "votes", "rewards", "surrogate", "training", "time", "themes")
     }
     for name, chart in data.items():
         if name != "themes":
@@ -256,6 +256,7 @@ def test_a_file_that_cannot_be_read_is_said(copy: Path) -> None:
     (copy / "model.hirelc").write_bytes(b"nothing of the kind")
     page = page_of(copy)
     assert "model.hirelc cannot be read" in page
+    assert str(copy) not in page  # it names files of the run, not where the run lay
     assert "data-map" not in Outline(page).data()
 
 
@@ -269,7 +270,7 @@ def test_a_run_without_agents_says_so(copy: Path) -> None:
     settings = json.loads((copy / "config.json").read_text())
     settings["search"]["strategy"] = "random"
     (copy / "config.json").write_text(json.dumps(settings))
-    assert page_of(copy).count("the strategy of this run was random, which has no agents") == 3
+    assert page_of(copy).count("the strategy of this run was random, which has no agents") == 4
 
 
 def test_the_page_is_written_whole(copy: Path) -> None:

@@ -19,6 +19,7 @@ from hirelc.report.timing import AGENTS, MEASURING, State, seconds_spent, spans,
 from hirelc.report.verdict import reproduction
 from hirelc.report.words import duration, goal_words
 from hirelc.search.bounds import Bounds
+from hirelc.search.budgets import SIZE_LEVELS
 from report.damage import cut, edit_journal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -156,6 +157,18 @@ def test_votes_are_decoded_as_the_search_decodes_them(finished: Path) -> None:
         assert (row["bits"], row["keep"]) == (bounds.bits[bits], pytest.approx(bounds.keeps[keep], abs=1e-3))
 
 
+def test_votes_on_sizes_are_those_of_the_journal(finished: Path) -> None:
+    run = read_run(finished)
+    rows = decisions.size_vote_rows(run, steps(run))
+    for step in decisions.voted(steps(run)):
+        vote = step.decisions["high_level"]["vote"]
+        shown = [row for row in rows if row["cycle"] == step.cycle and row["who"] == decisions.VOTE]
+        assert [decisions.SIZE_LEVELS.index(row["size"]) for row in shown] == vote["levels"]
+        assert [row["strategy"] for row in shown] == vote["strategies"]
+    assert len({row["who"] for row in rows}) == 4
+    assert len(decisions.SIZE_LEVELS) == len(SIZE_LEVELS)
+
+
 def test_the_measured_policy_stands_beside_the_vote(finished: Path) -> None:
     run = read_run(finished)
     rows, _ = decisions.vote_rows(run, steps(run))
@@ -242,6 +255,13 @@ def test_long_steps_allow_for_long_silence() -> None:
     run = run_of((0, {"event": "start"}), (2000, {"event": "network"}))
     assert state(run, START + timedelta(seconds=7900)) is State.RUNNING
     assert state(run, START + timedelta(seconds=8100)) is State.SILENT
+
+
+def test_the_metric_is_the_journals() -> None:
+    run = run_of((0, {"event": "start", "metric": "mean IoU", "unit": "%"}))
+    assert run.axis == "mean IoU, %"
+    assert run_of((0, {"event": "start", "metric": "log-likelihood", "unit": ""})).axis == "log-likelihood"
+    assert run_of((0, {"event": "start"})).axis == "accuracy, %"
 
 
 # -- words ----------------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ COLUMNS = (
     ("Bytes", True),
     ("Times smaller", True),
     ("Points lost", True),
-    ("Validation, %", True),
-    ("Test, %", True),
+    ("Validation", True),
+    ("Test", True),
     ("MACs, times fewer", True),
     ("Images seen", True),
     ("Time", True),
@@ -158,7 +158,7 @@ def common_front(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
         views=[
             _front_view("Ratio and points lost", _RATIO, _LOST, labels),
             _front_view("Compressed only", {**_RATIO, "scale": _NEAR}, _LOST, labels, "datum.what !== 'uncompressed'"),
-            _front_view("Bytes and accuracy", _BYTES, _ACCURACY, labels),
+            _front_view("Bytes and metric", _BYTES, _ACCURACY, labels),
         ],
         columns={
             "Run": "run",
@@ -166,7 +166,7 @@ def common_front(runs: Sequence[Run], labels: Sequence[str]) -> Chart | None:
             "Kind": "kind",
             "Bytes": "bytes",
             "Times smaller": "ratio",
-            "Accuracy, %": "accuracy",
+            "Metric": "accuracy",
             "Points lost": "lost",
         },
     )
@@ -183,7 +183,7 @@ _NEAR: Json = {"zero": False, "nice": True, "padding": 24}
 _RATIO = number("ratio", "times smaller", scale=_FAR, axis={"format": "~s"})
 _BYTES = number("bytes", "bytes of the whole file, logarithmic", scale=_FAR, axis={"format": "~s"})
 _LOST = number("lost", "points lost", scale={"zero": False, "padding": 20, "reverse": True})
-_ACCURACY = number("accuracy", "accuracy, %", scale={"zero": False, "padding": 20})
+_ACCURACY = number("accuracy", "metric of the run", scale={"zero": False, "padding": 20})
 
 
 def _front_view(label: str, x: Json, y: Json, labels: Sequence[str], only: str = "true") -> View:

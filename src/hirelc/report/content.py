@@ -10,8 +10,9 @@ from typing import Any
 from hirelc.report.charts.chart import Chart
 from hirelc.report.charts.front import front_chart
 from hirelc.report.charts.network import network_map, sensitivity_chart
-from hirelc.report.charts.search import budget_chart, reward_chart, surrogate_chart, vote_chart
+from hirelc.report.charts.search import budget_chart, reward_chart, surrogate_chart
 from hirelc.report.charts.training import time_chart, training_chart
+from hirelc.report.charts.votes import size_vote_chart, vote_chart
 from hirelc.report.kernels import Kernels, kernels
 from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step, steps
@@ -86,15 +87,17 @@ def content(run: Run, now: datetime) -> Content:
 
 def _slots(run: Run, measured: Sequence[Step], found: Kernels) -> dict[str, Slot]:
     votes, note = vote_chart(run, measured)
+    why = _why_undecided(run, measured)
     trained = training_chart(run, measured)
     unfollowed = "" if trained is None or any(step.trained for step in measured) else _UNFOLLOWED
     return {
         "front": Slot(front_chart(run, measured), "Nothing has been measured yet, so there is no front."),
         "map": Slot(network_map(run, found), found.problem or "There are no kernels to show."),
         "sensitivity": Slot(sensitivity_chart(run, found), "The sensitivity has not been measured yet."),
-        "budgets": Slot(budget_chart(run, measured), f"There are no budgets to show: {_why_undecided(run, measured)}"),
-        "votes": Slot(votes, f"There are no votes to show: {_why_undecided(run, measured)}", note or ""),
-        "rewards": Slot(reward_chart(measured), f"There are no rewards to show: {_why_undecided(run, measured)}"),
+        "budgets": Slot(budget_chart(run, measured), f"There are no budgets to show: {why}"),
+        "size_votes": Slot(size_vote_chart(run, measured), f"There are no votes on sizes to show: {why}"),
+        "votes": Slot(votes, f"There are no votes to show: {why}", note or ""),
+        "rewards": Slot(reward_chart(measured), f"There are no rewards to show: {why}"),
         "surrogate": Slot(surrogate_chart(measured), "No measurement has a prediction to stand beside yet."),
         "training": Slot(
             trained, "No fine-tune was followed: the journal holds curves of the final one and the control.", unfollowed

@@ -11,6 +11,7 @@ from hirelc.report.steps import Step
 
 NETWORK = "network (budgets)"
 VOTE, FINAL = "vote", "measured"
+SIZE_LEVELS = ("smallest", "smaller", "average", "larger", "largest")
 MOST_ROWS = 6_000  # of votes: a page of a very large network shows its last cycles
 
 _LEANINGS = ("accuracy first", "balanced", "size first")
@@ -75,6 +76,24 @@ def agent_name(index: int, agent: Json) -> str:
 def weighs(index: int) -> str:
     """Members differ in what they weigh: see the reward in the method."""
     return _LEANINGS[index] if index < len(_LEANINGS) else ""
+
+
+def size_vote_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
+    """For each block and cycle which size and strategy each high-level agent wished for, and the vote."""
+    names = list(run.blocks())
+    rows: list[Json] = []
+    for step in voted(measured):
+        record = step.decisions.get("high_level", {})
+        agents = record.get("agents", [])
+        ballots = [
+            (agent_name(i, agents[i] if i < len(agents) else {}), weighs(i), ballot)
+            for i, ballot in enumerate(record.get("members", []))
+        ]
+        for who, leaning, ballot in [*ballots, (VOTE, "", record.get("vote", {}))]:
+            for name, level, strategy in zip(names, ballot.get("levels", []), ballot.get("strategies", []), strict=False):
+                said = {"cycle": step.cycle, "block": name, "who": who, "weighs": leaning}
+                rows.append({**said, "size": SIZE_LEVELS[level], "strategy": strategy})
+    return rows
 
 
 def vote_rows(run: Run, measured: Sequence[Step]) -> tuple[list[Json], str | None]:

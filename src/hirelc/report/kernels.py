@@ -55,7 +55,9 @@ def kernels(run: Run, measured: Sequence[Step]) -> Kernels:
     try:
         view = open_file(file)
     except (FormatError, OSError) as error:
-        problem = f"{file.relative_to(run.folder)} cannot be read ({error}), so the bytes of each kernel are not known."
+        # the page may be handed on: it names files of the run, not where the run lay
+        reason = str(error).replace(str(file), file.name) if file.exists() else "it is not there"
+        problem = f"{file.relative_to(run.folder)} cannot be read ({reason}), so the bytes of each kernel are not known."
         return Kernels(tuple(_row(run, name, choice) for name, choice in choices.items()), origin, None, problem)
     rows = tuple(_viewed(run, view, name, choices) for name in view.kernels)
     others = view.size_bytes - sum(kernel.size_bytes for kernel in view.kernels.values())

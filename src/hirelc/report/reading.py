@@ -57,6 +57,22 @@ class Run:
         """Accuracy of the original on the search-validation split, in percent."""
         return self.event("baseline").get("accuracy")
 
+    @property
+    def metric(self) -> str:
+        """What is measured in points, higher being better; journals that do not say are of classifiers."""
+        return str(self.event("start").get("metric") or "accuracy")
+
+    @property
+    def unit(self) -> str:
+        """Behind the metric's number; may be empty."""
+        start = self.event("start")
+        return str(start.get("unit") or "") if start.get("metric") else "%"
+
+    @property
+    def axis(self) -> str:
+        """The metric and its unit, as an axis or a column is headed."""
+        return f"{self.metric}, {self.unit}" if self.unit else self.metric
+
     def event(self, kind: str) -> Json:
         """The last event of a kind (a resumed run may repeat one); empty when there is none."""
         return next((event for event in reversed(self.events) if event.get("event") == kind), {})

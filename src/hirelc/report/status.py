@@ -16,13 +16,13 @@ from hirelc.report.words import duration, goal_words
 LAST_EVENTS = 6
 _NEXT = {
     # after this event, a run is doing that
-    "start": "looking at the network",
+    "start": "tracing the network",
     "network": "measuring the original",
     "baseline": "measuring the sensitivity",
     "sensitivity": "measuring the logit proxy",
-    "pick": "the final fine-tune",
-    "final": "the control, then the test split",
-    "control": "the test split",
+    "pick": "in the final fine-tune",
+    "final": "training the control or reading the test split",
+    "control": "reading the test split",
     "test": "writing the result",
 }
 
@@ -111,10 +111,10 @@ def _doing(run: Run, measured: Sequence[Step], total: int | None, standing: Stat
     )
     if last is None:
         return "nothing done yet"
-    verb = "was at" if standing is State.INTERRUPTED else "at"
+    verb = "while" if standing is State.INTERRUPTED else "now"
     if last in _NEXT:
         return f"{verb} {_NEXT[last]}"
-    return f"{verb} cycle {_cycle(run, measured, total)}" + (f" of {total}" if total else "")
+    return f"{verb} in cycle {_cycle(run, measured, total)}" + (f" of {total}" if total else "")
 
 
 def _best(run: Run, measured: Sequence[Step]) -> Json | None:

@@ -40,9 +40,11 @@ class Chart:
     choose: str = "Show"
 
     def to_json(self) -> Json:
-        """What the page's script draws from."""
+        """What the page's script draws from; fields are named once, since a large network has thousands of rows."""
+        fields = list(dict.fromkeys(field for row in self.rows for field in row))
+        table = [[row.get(field) for field in fields] for row in self.rows]
         views = [{"label": view.label, "spec": view.spec} for view in self.views]
-        return {"rows": list(self.rows), "views": views, "columns": dict(self.columns)}
+        return {"fields": fields, "rows": table, "views": views, "columns": dict(self.columns)}
 
     def specs(self) -> dict[str, Json]:
         """Complete descriptions by file name, data included."""

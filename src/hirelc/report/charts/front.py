@@ -70,7 +70,7 @@ def front_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
     chosen = "picked for the final fine-tune" if picked(run, measured) else "best so far"
     return Chart(
         name="front",
-        title="Bytes against accuracy",
+        title=f"Bytes against {run.metric}",
         summary=(
             "Each point is a network read back from its file and measured on the search-validation split; further left is "
             f"smaller, further up is better. The ring marks the policy {chosen}. Dashed lines are the goal's limits."
@@ -82,7 +82,7 @@ def front_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
             "Kind": "kind",
             "Bytes": "bytes",
             "Times smaller": "ratio",
-            "Accuracy, %": "accuracy",
+            run.axis[:1].upper() + run.axis[1:]: "accuracy",
             "Points lost": "lost",
             "On the front": "front",
             "Policy": "policy",
@@ -93,16 +93,16 @@ def front_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
 def _views(run: Run, kinds: Sequence[str], control: bool) -> list[View]:
     uncompressed = f"datum.kind === '{ORIGINAL}' || datum.kind === '{CONTROL}'"
     only = {"filter": f"!({uncompressed})"}
-    wide = _Frame("bytes of the whole file, logarithmic", {"type": "log", "nice": False, "padding": 24}, "~s", 6, "left")
-    close = _Frame("bytes of the whole file", {"zero": False, "nice": True, "padding": 24}, ",.0f", 4, "right")
+    wide = _Frame(run, "bytes of the whole file, logarithmic", {"type": "log", "nice": False, "padding": 24}, "~s", 6, "left")
+    close = _Frame(run, "bytes of the whole file", {"zero": False, "nice": True, "padding": 24}, ",.0f", 4, "right")
     levels = [] if run.baseline is None else close.level(run.baseline, "original", "left")
     if control:
         levels += close.level(run.event("control")["accuracy"], "control", "right")
     compressed = [kind for kind in kinds if kind not in (ORIGINAL, CONTROL)]
     points = [{**layer, "transform": [only, *layer.get("transform", [])]} for layer in close.points(compressed)]
     return [
-        view("With fp32", 360, layer=[*wide.limits(run), *wide.points(kinds)]),
-        view("Close-up", 360, layer=[*close.limits(run), *levels, *points]),
+        view("With fp32", 360, layer=[*wide.limits(), *wide.points(kinds)]),
+        view("Close-up", 360, layer=[*close.limits(), *levels, *points]),
     ]
 
 
@@ -113,6 +113,7 @@ class _Frame:
     :param side: of the limit on bytes, where its words have room
     """
 
+    run: Run
     title: str
     scale: Json
     pattern: str
@@ -124,7 +125,7 @@ class _Frame:
         return number(field, self.title, scale=self.scale, axis=axis)
 
     def y(self, field: str) -> Json:
-        return number(field, "accuracy, %", scale={"zero": False, "padding": 20})
+        return number(field, self.run.axis, scale={"zero": False, "padding": 20})
 
     def points(self, kinds: Sequence[str]) -> list[Json]:
         position = {"x": self.x("bytes"), "y": self.y("accuracy")}
@@ -152,8 +153,9 @@ class _Frame:
             },
         ]
 
-    def limits(self, run: Run) -> list[Json]:
+    def limits(self) -> list[Json]:
         """The goal: a file no larger than this, an accuracy no lower than that."""
+        run = self.run
         layers = []
         limit = byte_limit(run.goal, run.original_bytes)
         if limit is not None:
@@ -166,7 +168,7 @@ class _Frame:
 
     def level(self, accuracy: float, words: str, side: str, dash: Sequence[int] = (1, 0)) -> list[Json]:
         """A line across the chart, with words at one of its ends."""
-        data = {"values": [{"at": accuracy, "words": f"{words}: {accuracy:.2f} %"}]}
+        data = {"values": [{"at": accuracy, "words": f"{words}: {accuracy:.2f} {self.run.unit}".strip()}]}
         place = {"align": side, "baseline": "bottom", "dy": -3, "x": 2 if side == "left" else "width"}
         return self._rule(data, {"y": self.y("at")}, place, dash)
 

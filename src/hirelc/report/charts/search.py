@@ -1,15 +1,14 @@
-"""How the search decided: budgets, votes, rewards, predictions."""
+"""How the search decided: budgets, rewards, predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hirelc.report.charts.chart import ROWS, Chart, View, cycle_select, name, number, order, tips, view
-from hirelc.report.decisions import NETWORK, budget_rows, reward_rows, surrogate_rows, vote_rows
+from hirelc.report.charts.chart import ROWS, Chart, View, name, number, order, tips, view
+from hirelc.report.charts.heat import HEAT_PIXELS, by_cycle, heat
+from hirelc.report.decisions import NETWORK, budget_rows, reward_rows, surrogate_rows
 from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step
-
-HEAT_PIXELS, VOTE_PIXELS = 26, 22
 
 
 def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
@@ -21,7 +20,7 @@ def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
         "block", "cycle", ("granted", ".2f"), ("sensitivity", ".2f"), "strategy", "lowest bits", ("allowed drop", ".2f")
     )
     granted = [row["granted"] for row in rows]
-    cells = {**_by_cycle("block"), "text": number("granted", None, format=".1f"), "tooltip": tooltip}
+    cells = {**by_cycle("block"), "text": number("granted", None, format=".1f"), "tooltip": tooltip}
     scatter = {
         "mark": {"type": "point", "filled": True, "size": 100, "opacity": 0.85},
         "encoding": {
@@ -40,7 +39,7 @@ def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
         ),
         rows=rows,
         views=[
-            _heat(
+            heat(
                 "By cycle",
                 HEAT_PIXELS * len(run.blocks()),
                 "granted, %",
@@ -62,94 +61,6 @@ def budget_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
     )
 
 
-def _heat(label: str, height: int, title: str, cells: Json, color: Json, deep: str) -> View:
-    """Coloured cells with their numbers in them.
-
-    :param cells: x, y, text and tooltip
-    :param deep: an expression that holds where the cell's colour is so strong that its number needs the other ink
-    """
-    place = {"x": cells["x"], "y": cells["y"]}
-    layers: list[Json] = [
-        {
-            "mark": {"type": "rect", "style": "edge", "cornerRadius": 2},
-            "encoding": {**place, "color": {**color, "title": title}, "tooltip": cells["tooltip"]},
-        }
-    ]
-    for style, only in (("on-pale", f"!({deep})"), ("on-deep", deep)):
-        layers.append(
-            {
-                "transform": [{"filter": only}],
-                "mark": {"type": "text", "style": style, "aria": False, "tooltip": None, "fontSize": 11},
-                "encoding": {**place, "text": cells["text"]},
-            }
-        )
-    return view(label, height, layer=layers)
-
-
-def _by_cycle(rows: str) -> Json:
-    plain = {"ticks": False, "domain": False}
-    return {"x": order("cycle", "cycle", axis={"labelAngle": 0, **plain}), "y": name(rows, None, axis=plain)}
-
-
-def vote_chart(run: Run, measured: Sequence[Step]) -> tuple[Chart | None, str | None]:
-    """Each agent's wish beside the vote and what was measured, per kernel; and a note when cycles were left out."""
-    rows, note = vote_rows(run, measured)
-    if not rows:
-        return None, None
-    cycles = sorted({row["cycle"] for row in rows})
-    kernels = len({row["kernel"] for row in rows})
-    fields = [("Bits", "bits"), ("Channels kept", "keep"), ("Type", "type"), ("Granularity", "granularity")]
-    chart = Chart(
-        name="votes",
-        title="Votes of the low-level agents",
-        summary=(
-            "Per kernel, what each agent of the block's ensemble wished for, what the vote made of it, and what was measured "
-            "once the policy was fitted to the budget's bytes."
-        ),
-        rows=rows,
-        views=[_votes_view(label, field, cycles, kernels) for label, field in fields],
-        columns={
-            "Cycle": "cycle",
-            "Kernel": "kernel",
-            "Who": "who",
-            "Weighs": "weighs",
-            "Bits": "bits",
-            "Channels kept": "keep",
-            "Type": "type",
-            "Granularity": "granularity",
-        },
-        choose="Vote on",
-    )
-    return chart, note
-
-
-def _votes_view(label: str, field: str, cycles: Sequence[int], kernels: int) -> View:
-    keep = number("keep", "channels kept", scale={"domain": [0.3, 1]}, legend={"format": "%"})
-    layouts = {"domain": ["learned", "per channel", "uniform", "log"]}
-    colors = {
-        "bits": (
-            order("bits", "bits", scale={"domain": list(range(2, 9))}, legend={"columns": {"expr": "width < 380 ? 4 : 7"}}),
-            "datum.bits > 5",
-            {},
-        ),
-        "keep": (keep, "datum.keep > 0.7", {"format": ".0%"}),
-        "type": (name("type", "number type", scale={"domain": ["int", "float"]}), "true", {}),
-        "granularity": (name("granularity", "granularity", scale=layouts), "true", {}),
-    }
-    color, deep, pattern = colors[field]
-    plain = {"ticks": False, "domain": False}
-    across = name("who", None, axis={"orient": "top", "labelAngle": 0, "labelLimit": 90, **plain})
-    cells = {
-        "x": across,
-        "y": name("kernel", None, axis=plain),
-        "text": {"field": field, **({"type": "quantitative", **pattern} if pattern else {})},
-        "tooltip": tips("kernel", "who", "weighs", "bits", ("keep", ".0%"), "type", "granularity"),
-    }
-    drawn = _heat(label, VOTE_PIXELS * kernels, str(color["title"]), cells, color, deep)
-    shown = {"params": [cycle_select(cycles)], "transform": [{"filter": "datum.cycle === toNumber(shown)"}]}
-    return View(label, {**drawn.spec, **shown})
-
-
 def reward_chart(measured: Sequence[Step]) -> Chart | None:
     """What agents earned, beside random actions."""
     rows = reward_rows(measured)
@@ -163,10 +74,10 @@ def reward_chart(measured: Sequence[Step]) -> Chart | None:
     ]
     tooltip = tips("ensemble", "cycle", ("gain", "+.2f"), ("reward", ".2f"), ("random", ".2f"), ("entropy", ".0%"))
     most = max(abs(row["gain"]) for row in rows) or 1.0
-    cells = {**_by_cycle("ensemble"), "text": number("gain", None, format="+.1f"), "tooltip": tooltip}
+    cells = {**by_cycle("ensemble"), "text": number("gain", None, format="+.1f"), "tooltip": tooltip}
     color = number("gain", None, scale={"domain": [-most, 0, most], "range": "diverging"})
     height = HEAT_PIXELS * len({row["ensemble"] for row in rows})
-    heat = _heat("Gain over random", height, "gain over random actions", cells, color, f"abs(datum.gain) > {0.6 * most:.4f}")
+    gains = heat("Gain over random", height, "gain over random actions", cells, color, f"abs(datum.gain) > {0.6 * most:.4f}")
     mean = {"transform": [{"aggregate": totals, "groupby": ["ensemble", "cycle"]}]}
     return Chart(
         name="rewards",
@@ -176,7 +87,7 @@ def reward_chart(measured: Sequence[Step]) -> Chart | None:
             "agents have learned something. The other view shows both, averaged over the blocks."
         ),
         rows=rows,
-        views=[View(heat.label, {**heat.spec, **mean}), _reward_lines()],
+        views=[View(gains.label, {**gains.spec, **mean}), _reward_lines()],
         columns={
             "Cycle": "cycle",
             "Ensemble": "ensemble",
@@ -236,7 +147,7 @@ def surrogate_chart(measured: Sequence[Step]) -> Chart | None:
     }
     tooltip = tips("candidate", "cycle", "origin", ("predicted", "+.2f"), ("measured", "+.2f"), "in use")
     points = {
-        "mark": {"type": "point", "filled": True, "size": 110},
+        "mark": {"type": "point", "filled": True, "size": 110, "opacity": 0.95},
         "encoding": {
             "x": {**number("predicted", None), **across},
             "y": {**number("measured", None), **up},

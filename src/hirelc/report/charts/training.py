@@ -22,14 +22,14 @@ def training_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
             "mark": {"type": "line", "point": {"filled": True, "size": 45}},
             "encoding": {
                 "x": number("images", "training images seen", axis={"format": "~s", "tickCount": 6}),
-                "y": number("accuracy", "accuracy, %", scale={"zero": False}),
+                "y": number("accuracy", run.axis, scale={"zero": False}),
                 "color": name("fine-tune", None),
                 "tooltip": tips("fine-tune", ("images", ","), ("accuracy", ".2f")),
             },
         }
     ]
     if run.baseline is not None:
-        data = {"values": [{"at": run.baseline, "words": f"original {run.baseline:.2f} %"}]}
+        data = {"values": [{"at": run.baseline, "words": f"original {run.baseline:.2f} {run.unit}".strip()}]}
         layers += [
             {"data": data, "mark": {"type": "rule", "style": "limit", "aria": False}, "encoding": {"y": number("at", None)}},
             {
@@ -42,12 +42,12 @@ def training_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
         name="training",
         title="Fine-tuning",
         summary=(
-            "Accuracy on the search-validation split as fine-tuning goes on, with quantization simulated; the best state is "
-            "kept. The control is the uncompressed original, trained alike."
+            f"{run.metric.capitalize()} on the search-validation split as fine-tuning goes on, with quantization simulated; "
+            "the best state is kept. The control is the uncompressed original, trained alike."
         ),
         rows=rows,
         views=[view("Fine-tuning", 300, layer=layers)],
-        columns={"Fine-tune": "fine-tune", "Images": "images", "Accuracy, %": "accuracy"},
+        columns={"Fine-tune": "fine-tune", "Images": "images", run.axis[:1].upper() + run.axis[1:]: "accuracy"},
     )
 
 
@@ -66,7 +66,7 @@ def time_chart(run: Run) -> Chart | None:
     if not rows:
         return None
     totals = _totals(rows)
-    room = {"domainMax": 1.3 * max(total["minutes"] for total in totals)}  # for the words beside the longest bar
+    room = {"domainMax": 1.4 * max(total["minutes"] for total in totals)}  # for the words beside the longest bar
     place = {"x": number("minutes", "minutes", scale=room), "y": name("phase", None, axis={"ticks": False, "domain": False})}
     bars = {
         "mark": {"type": "bar", "style": "edge", "cornerRadius": 2},

@@ -2,6 +2,11 @@
 // Charts are drawn by vega-embed from the descriptions on the page. What is here: theme, views, keyboard, sorting.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const readChart = (name) => {
+    const chart = read("data-" + name);
+    chart.rows = chart.rows.map((row) => Object.fromEntries(row.map((value, at) => [chart.fields[at], value])));
+    return chart;
+  };
   const themes = read("themes");
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -19,7 +24,7 @@
 
   async function draw(figure) {
     const place = figure.querySelector(".chart");
-    const chart = read("data-" + figure.dataset.chart);
+    const chart = readChart(figure.dataset.chart);
     const chosen = figure.querySelector("fieldset.views input:checked");
     const { spec } = chart.views[chosen ? Number(chosen.value) : 0];
     place.vega?.finalize();
@@ -70,7 +75,7 @@
   // The table of numbers behind a chart is made when it is asked for: the page holds each number once.
   function tabulate(details) {
     const figure = details.closest("figure");
-    const chart = read("data-" + figure.dataset.chart);
+    const chart = readChart(figure.dataset.chart);
     const place = details.querySelector(".scroll");
     if (place.firstChild) return;
     const table = document.createElement("table");
