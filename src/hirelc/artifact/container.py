@@ -17,9 +17,9 @@ from hirelc.artifact.entropy import Decoder, Model, Symbols, encode, mask_model,
 from hirelc.artifact.manifest import KernelCoding, Manifest, parse_manifest
 from hirelc.artifact.modelling import share_models, table_of
 from hirelc.compression.apply import CompressedNetwork
-from hirelc.compression.grid import HIGHEST, LOWEST, exponents_of, numbers
+from hirelc.compression.grid import LEAST_SCALE, MOST_SCALE, exponents_of, numbers
 from hirelc.compression.quantize import Quantized
-from hirelc.compression.rest import CodedTensor
+from hirelc.compression.rest import CodedTensor, is_finite
 from hirelc.errors import FormatError
 from hirelc.formats import levels_of
 from hirelc.layout import Layout
@@ -193,7 +193,7 @@ def _open(data: bytes) -> Opened:
     masks = [decoder.take(model, full) for model, full in zip(mask_models(layout), _mask_lengths(layout), strict=True)]
     kept = _kept(layout, masks, words_at)
     exponents = _take(decoder, models, manifest.scales, sum(k.scales for k in layout.kernels))
-    coded = _read_coded(manifest, decoder, models)
+    coded = _read_coded(manifest, decoder, models, words_at)
     kernels = _read_kernels(manifest, exponents, decoder, models, words_at)
     decoder.finish()
     rest = {t.name: coded[t.name] if t.name in coded else raw[t.name] for t in layout.rest}
@@ -249,7 +249,7 @@ def _read_kernels(
     for kernel, coding in zip(manifest.layout.kernels, manifest.kernels, strict=True):
         own = exponents[at : at + kernel.scales].astype(np.int64) + coding.scale_origin
         at += kernel.scales
-        if own.min() < LOWEST or own.max() > HIGHEST:
+        if own.min() < LEAST_SCALE or own.max() > MOST_SCALE:
             raise FormatError(f"{kernel.name}: a scale beyond the grid", offset)
         codes = decoder.take(models[coding.model], kernel.codes)
         if codes.min() < 0 or codes.max() >= len(levels_of(kernel.choice)):
@@ -260,13 +260,16 @@ def _read_kernels(
     return kernels
 
 
-def _read_coded(manifest: Manifest, decoder: Decoder, models: list[Model]) -> dict[str, CodedTensor]:
+def _read_coded(manifest: Manifest, decoder: Decoder, models: list[Model], offset: int) -> dict[str, CodedTensor]:
     tensors = [t for t in manifest.layout.rest if t.kind == "coded"]
     symbols = _take(decoder, models, manifest.values, sum(t.items for t in tensors))
     coded = {}
     at = 0
     for tensor in tensors:
-        coded[tensor.name] = CodedTensor(*manifest.coded[tensor.name], symbols[at : at + tensor.items])
+        found = CodedTensor(*manifest.coded[tensor.name], symbols[at : at + tensor.items])
+        if not is_finite(found):
+            raise FormatError(f"{tensor.name}: not all of its values are finite numbers", offset)
+        coded[tensor.name] = found
         at += tensor.items
     return coded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from hirelc.artifact.entropy import ABSENT, LARGEST_COST, MOST_SYMBOLS
 from hirelc.artifact.modelling import Table
 from hirelc.compression.activations import ActivationSite
-from hirelc.compression.grid import HIGHEST, LOWEST
+from hirelc.compression.grid import HIGHEST, LEAST_SCALE, LOWEST, MOST_SCALE
 from hirelc.errors import FormatError, PolicyError
 from hirelc.formats import has_zero_point
 from hirelc.layout import Layout, StoredCoupling, StoredKernel, StoredRows, StoredTensor
@@ -20,10 +21,9 @@ from hirelc.network.spec import AttributeChange, Coupling, Member
 from hirelc.policy import Choice, Granularity, NumberType
 from hirelc.version import __version__
 
-INFLATED_LIMIT = 64 * 2**20  # bytes
 ITEMS_LIMIT = 2**40  # of one tensor
 INTEGER_LIMIT = 2**31
-ITEMS_PER_BYTE = 4096  # of all tensors, per byte of file: bounds the memory that a reader needs
+MOST_DIMENSIONS = 16
 RAW = ("float16", "float32", "int64")
 KEYS = ("writer", "kernels", "rest", "couplings", "rows", "models", "scales", "values", "activations")
 
@@ -103,20 +103,21 @@ def parse_manifest(data: bytes, file_bytes: int, offset: int) -> Manifest:
     :raises FormatError: it does not inflate, exceeds a limit, or breaks a rule
     """
     inflater = zlib.decompressobj()
+    limit = inflated_limit(file_bytes)
     try:
-        text = inflater.decompress(data, INFLATED_LIMIT)
+        text = inflater.decompress(data, limit)
         if not inflater.eof:
-            raise FormatError(f"the manifest is cut short or inflates to more than {INFLATED_LIMIT} bytes", offset)
+            raise FormatError(f"the manifest is cut short or inflates to more than {limit} bytes", offset)
         if inflater.unused_data:
             raise FormatError("something follows the manifest's stream", offset + len(data) - len(inflater.unused_data))
-        fields = json.loads(text, parse_constant=_no_constant)
+        fields = json.loads(text.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
     except (zlib.error, ValueError, RecursionError) as error:
         raise FormatError(f"the manifest cannot be read: {error}", offset) from None
     if not isinstance(fields, dict) or set(fields) != set(KEYS):
         raise FormatError(f"the manifest must have exactly the keys {', '.join(KEYS)}", offset)
     try:
         manifest = _manifest(fields)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, PolicyError) as error:
+    except (TypeError, ValueError, IndexError, PolicyError) as error:
         raise FormatError(f"the manifest breaks its own rules: {error}", offset) from None
     except FormatError as error:
         raise FormatError(str(error), offset) from None
@@ -124,13 +125,35 @@ def parse_manifest(data: bytes, file_bytes: int, offset: int) -> Manifest:
     return manifest
 
 
+def inflated_limit(file_bytes: int) -> int:
+    """Bytes that the manifest of a file of this length may inflate to: what they become in memory is bounded too."""
+    return min(2**26, 2**20 + 64 * file_bytes)
+
+
+def items_limit(file_bytes: int) -> int:
+    """Items of all tensors and masks of a file of this length: bounds the memory that a reader needs."""
+    return min(4096 * file_bytes, 2**24 + 256 * file_bytes)
+
+
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
 
 
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object names a key twice")
+    return fields
+
+
+def _shown(value: Any) -> str:
+    """For messages: whatever a file says, on one line, neither long nor deep."""
+    return reprlib.repr(value)
+
+
 def _check_claims(layout: Layout, file_bytes: int, offset: int) -> None:
     claimed = sum(k.codes for k in layout.kernels) + sum(t.items for t in layout.rest) + layout.mask_bits
-    if claimed > ITEMS_PER_BYTE * file_bytes:
+    if claimed > items_limit(file_bytes):
         raise FormatError(f"{file_bytes} bytes cannot hold the {claimed} items that the manifest lists", offset)
 
 
@@ -142,59 +165,65 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
     rest = tuple(tensor for tensor, _ in tensors)
     coded = {tensor.name: coding for tensor, coding in tensors if coding is not None}
     names = [k.name for k in kernels] + [t.name for t in rest]
-    if len(set(names)) != len(names):
+    stored = frozenset(names)
+    if len(stored) != len(names):
         raise FormatError("the manifest names a tensor twice")
     _text(fields["writer"])
-    layout = Layout(
-        kernels,
-        rest,
-        tuple(_coupling(names, *row) for row in _list(fields["couplings"])),
-        tuple(_rows(kernels, *row) for row in _list(fields["rows"])),
-    )
-    needed = any(k.scales for k in kernels), any(t.kind == "coded" and t.items for t in rest)
+    scattered = tuple(_rows(kernels, row) for row in _list(fields["rows"]))
+    if len({row.kernel for row in scattered}) != len(scattered):
+        raise FormatError("the manifest scatters a kernel's rows twice")
+    sites = tuple(_site(row) for row in _list(fields["activations"]))
+    if len({(site.module, site.side) for site in sites}) != len(sites):
+        raise FormatError("the manifest quantizes an activation twice")
+    layout = Layout(kernels, rest, tuple(_coupling(names, stored, row) for row in _list(fields["couplings"])), scattered)
+    needed = bool(kernels), any(t.kind == "coded" and t.items for t in rest)
     scales, values = (_model(fields[key], len(models), use) for key, use in zip(("scales", "values"), needed, strict=True))
-    return Manifest(layout, codings, coded, models, scales, values, tuple(_site(row) for row in _list(fields["activations"])))
+    return Manifest(layout, codings, coded, models, scales, values, sites)
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise FormatError(f"the manifest holds {value!r} where a list belongs")
+        raise FormatError(f"the manifest holds {_shown(value)} where a list belongs")
     return value
 
 
 def _shape(values: Any, least: int = 0) -> tuple[int, ...]:
-    shape = tuple(_count(v, least) for v in _list(values))
-    if math.prod(shape) > ITEMS_LIMIT or len(shape) > 16:
+    if len(_list(values)) > MOST_DIMENSIONS:
+        raise FormatError(f"a tensor has {len(values)} dimensions; up to {MOST_DIMENSIONS} are possible")
+    shape = tuple(_count(v, least) for v in values)
+    if math.prod(max(n, 1) for n in shape) > ITEMS_LIMIT:  # an empty tensor's other dimensions, too
         raise FormatError(f"a tensor of shape {shape} is larger than any that this format stores")
     return shape
 
 
 def _count(value: Any, least: int = 0, most: int = ITEMS_LIMIT) -> int:
     if type(value) is not int or not least <= value <= most:
-        raise FormatError(f"the manifest holds {value!r} where a number from {least} to {most} belongs")
+        raise FormatError(f"the manifest holds {_shown(value)} where a number from {least} to {most} belongs")
     return value
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise FormatError(f"the manifest holds {value!r} where a name belongs")
+    if not isinstance(value, str) or not value.isprintable():
+        raise FormatError(f"the manifest holds {_shown(value)} where a name belongs")
     return value
 
 
 def _model(value: Any, models: int, needed: bool) -> int | None:
-    if value is None and not needed:
+    if not needed:
+        if value is not None:
+            raise FormatError(f"the manifest holds {_shown(value)} where null belongs: nothing is coded with this model")
         return None
     return _count(value, 0, models - 1)
 
 
 def _table(row: Any) -> Table:
     first, *costs = _list(row)
-    _count(first, -INTEGER_LIMIT, INTEGER_LIMIT)
     if not 0 < len(costs) <= MOST_SYMBOLS:
         raise FormatError(f"a model has {len(costs)} symbols; 1 to {MOST_SYMBOLS} are possible")
+    _count(first, -INTEGER_LIMIT, INTEGER_LIMIT - len(costs))  # its last integer is less than 2^31
     for cost in costs:
-        if cost != ABSENT:
-            _count(cost, 0, LARGEST_COST)
+        if _count(cost, 0, ABSENT) > LARGEST_COST and cost != ABSENT:
+            raise FormatError(f"a model has the cost {cost}; 0 to {LARGEST_COST} and {ABSENT} are possible")
     if all(cost == ABSENT for cost in costs):
         raise FormatError("a model gives no symbol any weight")
     return Table(first, tuple(costs))
@@ -202,15 +231,16 @@ def _table(row: Any) -> Table:
 
 def _kernel(row: Any, models: int) -> tuple[StoredKernel, KernelCoding]:
     name, shape, channel_dim, bits, number_type, granularity, zero_point, scale_origin, model = _list(row)
-    choice = Choice(bits=_count(bits, 2, 8), number_type=NumberType(number_type), granularity=Granularity(granularity))
+    kind, grain = NumberType(_text(number_type)), Granularity(_text(granularity))
+    choice = Choice(bits=_count(bits, 2, 8), number_type=kind, granularity=grain)
     stored = StoredKernel(_text(name), _shape(shape, 1), _count(channel_dim), choice)
     if stored.channel_dim >= len(stored.shape):
         raise FormatError(f"{name}: it has no dimension {channel_dim}")
     if has_zero_point(choice):
-        _count(zero_point, 0, 255)
+        _count(zero_point, 0, 2**choice.bits - 1)
     elif zero_point is not None:
         raise FormatError(f"{name}: its format has no zero point")
-    return stored, KernelCoding(zero_point, _count(scale_origin, LOWEST, HIGHEST), _count(model, 0, models - 1))
+    return stored, KernelCoding(zero_point, _count(scale_origin, LEAST_SCALE, MOST_SCALE), _count(model, 0, models - 1))
 
 
 def _tensor(row: Any) -> tuple[StoredTensor, tuple[int, int] | None]:
@@ -220,16 +250,17 @@ def _tensor(row: Any) -> tuple[StoredTensor, tuple[int, int] | None]:
         step, origin = coding
         return tensor, (_count(step, LOWEST, HIGHEST), _count(origin, -INTEGER_LIMIT, INTEGER_LIMIT))
     if kind not in RAW or coding:
-        raise FormatError(f"{name}: unknown kind {kind!r}")
+        raise FormatError(f"{name}: unknown kind {_shown(kind)}")
     return tensor, None
 
 
-def _coupling(names: Sequence[str], units: Any, kept: Any, members: Any, attributes: Any) -> StoredCoupling:
+def _coupling(names: Sequence[str], stored: frozenset[str], row: Any) -> StoredCoupling:
+    units, kept, members, attributes = _list(row)
     coupling = Coupling(
         _count(units, 1),
         tuple(
             Member(
-                _text(tensor) if isinstance(tensor, str) else names[_count(tensor)],
+                _unstored(tensor, stored) if isinstance(tensor, str) else names[_count(tensor, 0, len(names) - 1)],
                 _count(dim),
                 tuple(_count(s) for s in _list(starts)),
                 _count(width, 1),
@@ -243,8 +274,15 @@ def _coupling(names: Sequence[str], units: Any, kept: Any, members: Any, attribu
     return StoredCoupling(coupling, kept)
 
 
-def _rows(kernels: tuple[StoredKernel, ...], kernel: Any, full: Any, kept: Any) -> StoredRows:
-    stored = kernels[_count(kernel)]
+def _unstored(name: str, stored: frozenset[str]) -> str:
+    if name in stored:
+        raise FormatError(f"a coupling names {name}, which the file stores and has a number")
+    return _text(name)
+
+
+def _rows(kernels: tuple[StoredKernel, ...], row: Any) -> StoredRows:
+    kernel, full, kept = _list(row)
+    stored = kernels[_count(kernel, 0, len(kernels) - 1)]
     if stored.shape[stored.channel_dim] != _count(kept, 1) or _count(full) < kept:
         raise FormatError(f"{stored.name}: {kept} of {full} rows do not fit its shape {stored.shape}")
     return StoredRows(stored.name, full, kept)
@@ -252,8 +290,8 @@ def _rows(kernels: tuple[StoredKernel, ...], kernel: Any, full: Any, kept: Any) 
 
 def _site(row: Any) -> ActivationSite:
     module, side, scale, zero_point = _list(row)
-    if side not in ("input", "output"):
-        raise FormatError(f"{module}: an activation has no side {side!r}")
+    if _text(side) not in ("input", "output"):
+        raise FormatError(f"{_text(module)}: an activation has no side {_shown(side)}")
     if type(scale) not in (int, float) or not 1e-30 < scale < 1e30:
-        raise FormatError(f"{module}: {scale!r} is no scale of activations")
+        raise FormatError(f"{_text(module)}: {_shown(scale)} is no scale of activations")
     return ActivationSite(_text(module), side, float(scale), _count(zero_point, 0, 255))

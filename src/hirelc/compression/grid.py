@@ -18,12 +18,12 @@ NUMBERS = np.ldexp(OCTAVE[_EXPONENTS % PER_OCTAVE], _EXPONENTS // PER_OCTAVE).as
 
 _TABLE = torch.from_numpy(NUMBERS)
 # far inside the grid, so that a scale times a level stays a normal float32 number
-_LEAST, _MOST = -320, 320
+LEAST_SCALE, MOST_SCALE = -320, 320
 
 
 def exponents_of(scale: Tensor) -> Tensor:
     """The grid's nearest numbers (in ratio), as int64 exponents."""
-    return (PER_OCTAVE * torch.log2(scale.float().clamp_min(1e-38))).round().clamp_(_LEAST, _MOST).long()
+    return (PER_OCTAVE * torch.log2(scale.float().clamp_min(1e-38))).round().clamp_(LEAST_SCALE, MOST_SCALE).long()
 
 
 def numbers(exponents: Tensor) -> Tensor:

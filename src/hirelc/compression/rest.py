@@ -57,3 +57,12 @@ def restore(coded: CodedTensor) -> NDArray[np.float32]:
     integers = (coded.symbols.astype(np.int64) + coded.origin).astype(np.float32)
     values: NDArray[np.float32] = integers * NUMBERS[coded.step - LOWEST]
     return values
+
+
+def is_finite(coded: CodedTensor) -> bool:
+    """Whether all values are; integers of any size and any step can be asked about."""
+    if not coded.symbols.size:
+        return True
+    ends = np.array([coded.symbols.min(), coded.symbols.max()], dtype=np.int64) + coded.origin
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(ends.astype(np.float32) * NUMBERS[coded.step - LOWEST]).all())
