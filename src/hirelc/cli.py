@@ -150,6 +150,9 @@ def compress(
     importance: Annotated[
         str, typer.Option(help="which channels stay: by fisher or magnitude", rich_help_panel=SEARCH)
     ] = Config.importance,
+    activations: Annotated[
+        str, typer.Option(help="float, or int8 for export to integer runtimes", rich_help_panel=TRAINING)
+    ] = Config.activations,
     images: Annotated[
         int,
         typer.Option(help="training samples that search and final fine-tune may see together", rich_help_panel=TRAINING),
@@ -181,9 +184,7 @@ def compress(
         cycles=cycles, low_level_steps=agent_steps, high_level_steps=agent_steps, min_keep=min_keep, strategy=strategy
     )
     train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
-    config = Config(
-        seed=seed, blocks=blocks, frame_bits=frame_bits, importance=importance, device=device, search=search, train=train
-    )
+    config = Config(seed, blocks, frame_bits, importance, activations=activations, device=device, search=search, train=train)
 
     from hirelc.inputs import DataOptions, read_inputs, task_name
     from hirelc.models import load_network

@@ -153,7 +153,7 @@ def round_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor
 
 
 class _Rounding:
-    """The two levels that each weight of a kernel lies between, and what each would cost."""
+    """The two levels that each weight of a kernel lies between, and zero; and what each would cost."""
 
     def __init__(self, quantizer: Quantizer, weight: Tensor, importance: Tensor) -> None:
         self.weight, self.quantizer = weight, quantizer
@@ -162,15 +162,16 @@ class _Rounding:
         self.zero = quantizer.zero_point or 0
         units = (as_rows(weight.float(), quantizer.channel_dim) / self.scale + self.zero).clamp(levels[0], levels[-1])
         right = torch.bucketize(units, levels).clamp_(1, len(levels) - 1)
-        self.choices = torch.stack([right - 1, right])
+        nothing = torch.full_like(right, int((levels - self.zero).abs().argmin()))
+        self.choices = torch.stack([right - 1, right, nothing])
         floor = importance.mean() + 1e-20
         importance = as_rows(importance + floor, quantizer.channel_dim)
         self.errors = importance * ((levels[self.choices] - units) * self.scale).square()
         self.costs = -shares_of(quantizer, weight).log2()
 
     def chosen(self, price: float) -> Tensor:
-        total = self.errors + price * self.costs[self.choices]
-        return torch.where(total[0] <= total[1], self.choices[0], self.choices[1])
+        best = (self.errors + price * self.costs[self.choices]).argmin(0, keepdim=True)
+        return self.choices.gather(0, best)[0]
 
     def bits(self, price: float) -> float:
         return _entropy_bits(self.chosen(price).reshape(-1))
