@@ -176,13 +176,24 @@ def test_a_classifier_of_texts_from_folder_to_file_and_back(folders: Path, tmp_p
     assert network(input_ids=ids).logits.shape == (2, 2)
 
 
-def test_images_in_folders_and_a_vision_transformer(folders: Path, tmp_path: Path) -> None:
+def light_and_dark(tmp_path: Path) -> str:
     for name, colour in (("dark", 30), ("light", 220)):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(60):
             Image.new("RGB", (20 + i % 3, 18), (colour, i, colour)).save(tmp_path / "photos" / name / f"{i}.png")
-    model, data, out = f"hf:{folders / 'vit'}", f"imagefolder:{tmp_path / 'photos'}", tmp_path / "run"
+    return f"imagefolder:{tmp_path / 'photos'}"
+
+
+def test_a_look_at_a_vision_transformer_through_images_in_folders(folders: Path, tmp_path: Path) -> None:
+    model, data = f"hf:{folders / 'vit'}", light_and_dark(tmp_path)
     assert "block vit.layers.0" in says("inspect", "--model", model, "--data", data)
+    found = json.loads(says("inspect", "--model", model, "--data", data, "--image-size", "16", "--json"))
+    assert found["input"] == f"two samples of {data}"
+
+
+@pytest.mark.slow
+def test_images_in_folders_and_a_vision_transformer(folders: Path, tmp_path: Path) -> None:
+    model, data, out = f"hf:{folders / 'vit'}", light_and_dark(tmp_path), tmp_path / "run"
     told = says("compress", "--model", model, "--data", data, "--ratio", "3", "--out", str(out), *SMALL)
     assert "at least 3x smaller: met" in told and f"--model {model} --data {data}" in told
 

@@ -21,6 +21,7 @@ from hirelc.version import __version__
 
 # torch is imported inside the commands, so that `hirelc --help` answers at once
 if TYPE_CHECKING:
+    from hirelc.inputs import DataOptions
     from hirelc.network.example import Example
     from hirelc.progress import RichReporter
 
@@ -224,6 +225,8 @@ def inspect(
     input_shape: Annotated[str | None, typer.Option(help="shape of one sample, as in 3,32,32")] = None,
     blocks: Blocks = None,
     task: TaskName = None,
+    image_size: ImageSize = None,
+    tokenizer: Tokenizer = None,
     seed: Seed = 0,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -237,12 +240,16 @@ def inspect(
 
     The network runs once on an example input: from --data, of --input-shape, or guessed (and said so).
     """
+    from hirelc.inputs import DataOptions
     from hirelc.models import load_network
     from hirelc.network.trace import trace
     from hirelc.words import network_json, network_words
 
     network = load_network(model, weights, seed, task)
-    example = _example(network, data, input_shape, seed, model)
+    if input_shape is None and data is not None:
+        example = _samples(model, data, DataOptions(image_size, tokenizer=tokenizer), seed)
+    else:
+        example = _example(network, input_shape)
     spec = trace(network, example.inputs, blocks)
     if as_json:
         typer.echo(json.dumps(network_json(spec, model, example.origin), indent=2))
@@ -352,17 +359,19 @@ def _reporter(quiet: bool, verbose: bool) -> RichReporter:
     return reporter
 
 
-def _example(network: Any, data: str | None, input_shape: str | None, seed: int, model: str) -> Example:
-    from hirelc.data import first_samples
-    from hirelc.inputs import DataOptions, read_inputs
-    from hirelc.network.example import Example, example_of_shape, guess_example
+def _example(network: Any, input_shape: str | None) -> Example:
+    from hirelc.network.example import example_of_shape, guess_example
 
-    if input_shape is not None:
-        return example_of_shape(network, _shape(input_shape))
-    if data is not None:
-        _, splits = read_inputs(model, data, None, DataOptions(), labelled=False, seed=seed)
-        return Example(first_samples(splits.train, 2)[0], f"two samples of {data}")
-    return guess_example(network)
+    return guess_example(network) if input_shape is None else example_of_shape(network, _shape(input_shape))
+
+
+def _samples(model: str, data: str, options: DataOptions, seed: int) -> Example:
+    from hirelc.data import first_samples
+    from hirelc.inputs import read_inputs
+    from hirelc.network.example import Example
+
+    _, splits = read_inputs(model, data, None, options, labelled=False, seed=seed)
+    return Example(first_samples(splits.train, 2)[0], f"two samples of {data}")
 
 
 def _shape(text: str) -> tuple[int, ...]:
