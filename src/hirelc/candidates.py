@@ -17,7 +17,8 @@ from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
 from hirelc.compression.activations import ActivationSite, observe
 from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
-from hirelc.compression.rate import kernel_bits, round_to_bits
+from hirelc.compression.fitting import round_to_bits, scale_to_bits
+from hirelc.compression.rate import kernel_bits
 from hirelc.errors import FormatError
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
@@ -97,20 +98,26 @@ class Bench:
         return compressed
 
     def finetune(self, compressed: CompressedNetwork, target_bytes: int, images: int, **settings: Any) -> tuple[Trained, bytes]:
-        """Fine-tunes towards a length of the file, rounds what is left over it away, and packs.
+        """Coarser steps to begin at a length of the file, a fine-tune that stays there, rounding of what is left over.
 
         The file is longer than wanted only where no rounding can make it shorter.
         """
-        others = len(pack(compressed)) - kernel_bits(compressed) / 8
-        trained = self.trainer.finetune(compressed, images, target_bits=8 * (MARGIN * target_bytes - others), **settings)
-        data = pack(compressed)
         importance = cut_fisher(self.fisher, compressed)
+        target_bits = self._target_bits(compressed, target_bytes)
+        scale_to_bits(compressed, importance, target_bits)
+        trained = self.trainer.finetune(compressed, images, target_bits=target_bits, **settings)
+        data = pack(compressed)
         for _ in range(ROUNDINGS):
             if len(data) <= target_bytes:
                 break
             round_to_bits(compressed, importance, kernel_bits(compressed) - 8 * (len(data) - MARGIN * target_bytes))
             data = pack(compressed)
         return trained, data
+
+    def _target_bits(self, compressed: CompressedNetwork, target_bytes: int) -> float:
+        """What is left for the kernels' codes once everything else is written."""
+        others = len(pack(compressed)) - kernel_bits(compressed) / 8
+        return 8 * (MARGIN * target_bytes - others)
 
     def read_back_accuracy(self, data: bytes) -> float:
         """Accuracy on the search-validation split of the network that a file holds."""

@@ -8,14 +8,14 @@ what the difference costs. Its strength is not a setting: it follows from the bi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.fakequant import Quantizer
-from hirelc.compression.quantize import as_rows, from_rows
+from hirelc.compression.quantize import as_rows
 
 WARM_UP = 0.05  # share of the steps without a rate term
 REACHED = 0.6  # share of the steps after which the size is to be the wanted one
@@ -25,7 +25,7 @@ LEAST = 0.02  # of the bits at the start: less is no goal
 LOOKS = 100  # at the codes, over a fine-tune
 INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
 
-SAVED, LEFT = 0.75, 0.45  # what the rate term takes off: bits per weight at most, and what it leaves at least
+SAVED, LEFT = 0.4, 0.6  # what the rate term takes off: bits per weight at most, and what it leaves at least
 
 
 def expected_bits_per_weight(before: float) -> float:
@@ -51,10 +51,11 @@ def shares_of(quantizer: Quantizer, weight: Tensor) -> Tensor:
 def zero_order_bits(quantizer: Quantizer, weight: Tensor) -> float:
     """Zero-order entropy of a kernel's codes, in bits for the whole kernel."""
     codes = quantizer.codes(weight).codes.reshape(-1).long()
-    return _entropy_bits(codes)
+    return entropy_bits(codes)
 
 
-def _entropy_bits(codes: Tensor) -> float:
+def entropy_bits(codes: Tensor) -> float:
+    """Zero-order entropy of non-negative integers, in bits for all of them together."""
     counts = torch.bincount(codes).double()
     counts = counts[counts > 0]
     return float((counts * (counts.sum() / counts).log2()).sum())
@@ -86,7 +87,7 @@ class RateTerm:
         self.steps = steps
         self.integral = START
         self.strength = 0.0
-        self.weights = max(1, sum(w.numel() for _, w in _kernels(compressed)))
+        self.weights = max(1, sum(w.numel() for _, w in kernels_of(compressed)))
         self.bits = self.start_bits = kernel_bits(compressed)
         self.target_bits = max(target_bits, LEAST * self.start_bits)
         self.costs: list[Tensor] = []
@@ -101,14 +102,14 @@ class RateTerm:
             return None
         if step % max(1, self.steps // LOOKS) == 0 or not self.costs:
             self._look(step)
-        kernels = zip(_kernels(self.compressed), self.costs, strict=True)
+        kernels = zip(kernels_of(self.compressed), self.costs, strict=True)
         bits = torch.stack([expected_bits(q, w, costs) for (q, w), costs in kernels]).sum()
         return self.strength / self.weights * bits
 
     @torch.no_grad()
     def _look(self, step: int) -> None:
         self.bits = kernel_bits(self.compressed)
-        self.costs = [-shares_of(q, w).log2() for q, w in _kernels(self.compressed)]
+        self.costs = [-shares_of(q, w).log2() for q, w in kernels_of(self.compressed)]
         progress = min(1.0, (step / self.steps - WARM_UP) / (REACHED - WARM_UP))
         # equal factors, not equal differences: each halving is as hard as the one before
         wanted = max(self.target_bits, self.start_bits * (self.target_bits / self.start_bits) ** progress)
@@ -117,7 +118,8 @@ class RateTerm:
         self.strength = self.integral * math.exp(PROPORTIONAL * excess)
 
 
-def _kernels(compressed: CompressedNetwork) -> Iterable[tuple[Quantizer, Tensor]]:
+def kernels_of(compressed: CompressedNetwork) -> Iterable[tuple[Quantizer, Tensor]]:
+    """The quantizer and the float weight of each kernel, in order."""
     named = dict(compressed.network.named_parameters())
     for name, quantizer in compressed.quantizer_of().items():
         yield quantizer, named[name]
@@ -126,56 +128,4 @@ def _kernels(compressed: CompressedNetwork) -> Iterable[tuple[Quantizer, Tensor]
 @torch.no_grad()
 def kernel_bits(compressed: CompressedNetwork) -> float:
     """Zero-order bits of the codes of all kernels as they are now."""
-    return sum(zero_order_bits(q, w) for q, w in _kernels(compressed))
-
-
-@torch.no_grad()
-def round_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor], target_bits: float) -> None:
-    """Rate-distortion weighted rounding, in place: weights move onto the level of least error + price x bits.
-
-    The price per bit, one for all kernels, is the least with which the codes fit. Nothing moves when they fit already.
-
-    :param importance: per kernel, weights of the squared errors (the diagonal Fisher), of the kernel's present shape
-    """
-    if kernel_bits(compressed) <= target_bits:
-        return
-    roundings = [
-        _Rounding(quantizer, weight, importance[name])
-        for name, (quantizer, weight) in zip(compressed.names, _kernels(compressed), strict=True)
-    ]
-    low, high = -60.0, 20.0  # of log2 of the price
-    for _ in range(24):
-        middle = (low + high) / 2
-        fits = sum(r.bits(2.0**middle) for r in roundings) <= target_bits
-        low, high = (low, middle) if fits else (middle, high)
-    for rounding in roundings:
-        rounding.write(2.0**high)
-
-
-class _Rounding:
-    """The two levels that each weight of a kernel lies between, and zero; and what each would cost."""
-
-    def __init__(self, quantizer: Quantizer, weight: Tensor, importance: Tensor) -> None:
-        self.weight, self.quantizer = weight, quantizer
-        levels = quantizer.grid.levels
-        self.scale = quantizer.stored_scale().detach()
-        self.zero = quantizer.zero_point or 0
-        units = (as_rows(weight.float(), quantizer.channel_dim) / self.scale + self.zero).clamp(levels[0], levels[-1])
-        right = torch.bucketize(units, levels).clamp_(1, len(levels) - 1)
-        nothing = torch.full_like(right, int((levels - self.zero).abs().argmin()))
-        self.choices = torch.stack([right - 1, right, nothing])
-        floor = importance.mean() + 1e-20
-        importance = as_rows(importance + floor, quantizer.channel_dim)
-        self.errors = importance * ((levels[self.choices] - units) * self.scale).square()
-        self.costs = -shares_of(quantizer, weight).log2()
-
-    def chosen(self, price: float) -> Tensor:
-        best = (self.errors + price * self.costs[self.choices]).argmin(0, keepdim=True)
-        return self.choices.gather(0, best)[0]
-
-    def bits(self, price: float) -> float:
-        return _entropy_bits(self.chosen(price).reshape(-1))
-
-    def write(self, price: float) -> None:
-        values = (self.quantizer.grid.levels[self.chosen(price)] - self.zero) * self.scale
-        self.weight.copy_(from_rows(values, tuple(self.weight.shape), self.quantizer.channel_dim))
+    return sum(zero_order_bits(q, w) for q, w in kernels_of(compressed))

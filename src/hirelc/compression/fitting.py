@@ -1,0 +1,122 @@
+"""Fitting codes to a size without training: coarser steps, and rounding that weighs what a level costs.
+
+Both trade error, weighted by the Fisher information, against bits at one price for all kernels; the price is the
+least with which the codes fit. This is where bits move between kernels to where they are worth most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hirelc.compression.apply import CompressedNetwork
+from hirelc.compression.fakequant import Quantizer
+from hirelc.compression.grid import PER_OCTAVE, exponents_of, numbers
+from hirelc.compression.quantize import as_rows, from_rows
+from hirelc.compression.rate import entropy_bits, kernel_bits, kernels_of, shares_of, zero_order_bits
+from hirelc.formats import has_zero_point
+from hirelc.policy import Granularity
+
+COARSEST = 3 * PER_OCTAVE  # grid steps: eight times the step
+LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
+
+
+@torch.no_grad()
+def scale_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor], target_bits: float) -> None:
+    """Coarser steps, in place, until the codes of all kernels take so many bits, or as near as steps can bring them.
+
+    Formats whose levels do not start at their scale (a zero point, powers of two) keep theirs.
+
+    :param importance: per kernel, weights of the squared errors (the diagonal Fisher), of the kernel's present shape
+    """
+    if kernel_bits(compressed) <= target_bits:
+        return
+    kernels = [_Steps(q, w, importance[name]) for name, (q, w) in _named(compressed)]
+    price = _price(lambda price: sum(k.bits[k.chosen(price)] for k in kernels), target_bits)
+    for kernel in kernels:
+        kernel.write(kernel.chosen(price))
+
+
+@torch.no_grad()
+def round_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor], target_bits: float) -> None:
+    """Moves weights, in place, onto the level of least error + price x bits. Nothing moves when the codes fit already.
+
+    :param importance: as for `scale_to_bits`
+    """
+    if kernel_bits(compressed) <= target_bits:
+        return
+    kernels = [_Rounding(q, w, importance[name]) for name, (q, w) in _named(compressed)]
+    price = _price(lambda price: sum(k.bits(price) for k in kernels), target_bits)
+    for kernel in kernels:
+        kernel.write(price)
+
+
+def _named(compressed: CompressedNetwork) -> Sequence[tuple[str, tuple[Quantizer, Tensor]]]:
+    return list(zip(compressed.names, kernels_of(compressed), strict=True))
+
+
+def _price(bits: Callable[[float], float], target_bits: float) -> float:
+    """The least price per bit with which the codes fit."""
+    low, high = LOWEST_PRICE, HIGHEST_PRICE
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (low, middle) if bits(2.0**middle) <= target_bits else (middle, high)
+    return float(2.0**high)
+
+
+def _floored(importance: Tensor) -> Tensor:
+    """A few hundred samples must not declare weights worthless."""
+    return importance + importance.mean() + 1e-20
+
+
+class _Steps:
+    """What a kernel's error and bits would be with its scales a number of grid steps up."""
+
+    def __init__(self, quantizer: Quantizer, weight: Tensor, importance: Tensor) -> None:
+        self.quantizer = quantizer
+        self.start = exponents_of(quantizer.scale)
+        movable = not has_zero_point(quantizer.choice) and quantizer.choice.granularity is not Granularity.LOG
+        self.errors: list[float] = []
+        self.bits: list[float] = []
+        importance = _floored(importance)
+        for up in range(COARSEST + 1 if movable else 1):
+            self.write(up)
+            self.errors.append(float((importance * (quantizer(weight) - weight).square()).sum()))
+            self.bits.append(zero_order_bits(quantizer, weight))
+        self.write(0)
+
+    def chosen(self, price: float) -> int:
+        return min(range(len(self.errors)), key=lambda up: self.errors[up] + price * self.bits[up])
+
+    def write(self, up: int) -> None:
+        self.quantizer.scale.copy_(numbers(self.start + up))
+
+
+class _Rounding:
+    """The two levels that each weight of a kernel lies between, and zero; and what each would cost."""
+
+    def __init__(self, quantizer: Quantizer, weight: Tensor, importance: Tensor) -> None:
+        self.weight, self.quantizer = weight, quantizer
+        levels = quantizer.grid.levels
+        self.scale = quantizer.stored_scale().detach()
+        self.zero = quantizer.zero_point or 0
+        units = (as_rows(weight.float(), quantizer.channel_dim) / self.scale + self.zero).clamp(levels[0], levels[-1])
+        right = torch.bucketize(units, levels).clamp_(1, len(levels) - 1)
+        nothing = torch.full_like(right, int((levels - self.zero).abs().argmin()))
+        self.choices = torch.stack([right - 1, right, nothing])
+        importance = as_rows(_floored(importance), quantizer.channel_dim)
+        self.errors = importance * ((levels[self.choices] - units) * self.scale).square()
+        self.costs = -shares_of(quantizer, weight).log2()
+
+    def chosen(self, price: float) -> Tensor:
+        best = (self.errors + price * self.costs[self.choices]).argmin(0, keepdim=True)
+        return self.choices.gather(0, best)[0]
+
+    def bits(self, price: float) -> float:
+        return entropy_bits(self.chosen(price).reshape(-1))
+
+    def write(self, price: float) -> None:
+        values = (self.quantizer.grid.levels[self.chosen(price)] - self.zero) * self.scale
+        self.weight.copy_(from_rows(values, tuple(self.weight.shape), self.quantizer.channel_dim))
