@@ -18,7 +18,7 @@ CONFIG = Config(
     fisher_samples=32,
     calibration_samples=32,
     search=SearchConfig(cycles=2, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
-    train=TrainConfig(images=4000, batch_size=32, precision="fp32", evaluations=2),
+    train=TrainConfig(images=2000, batch_size=32, precision="fp32", evaluations=3),
 )
 
 

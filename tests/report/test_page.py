@@ -154,6 +154,7 @@ def test_every_chart_has_its_numbers(finished: Path, outline: Outline) -> None:
             assert chart["rows"], name
             fields = set().union(*chart["rows"])
             assert set(chart["columns"].values()) <= fields, name
+    assert list(data["data-map"]["columns"])[:2] == ["Row", "Kernel"]  # in the order of the code, not of the alphabet
 
 
 def test_the_kernel_table_is_sortable_and_complete(finished: Path, page: str) -> None:

@@ -111,6 +111,7 @@ def test_kernels_are_those_of_the_file(finished: Path) -> None:
     assert [row.name for row in found.rows] == list(view.kernels)
     assert [row.size_bytes for row in found.rows] == [k.size_bytes for k in view.kernels.values()]
     assert found.other_bytes == view.size_bytes - sum(k.size_bytes for k in view.kernels.values()) > 0
+    assert sum(found.parts.values()) == pytest.approx(found.other_bytes, abs=len(found.rows) + 4)  # words, rounding
     assert run.result is not None
     wanted = run.result["policy"]["choices"]
     assert {row.name: (row.bits, row.keep_ratio, row.number_type, row.granularity) for row in found.rows} == {
@@ -286,5 +287,5 @@ def test_the_command_is_the_journals() -> None:
 
 def test_the_command_is_put_together_from_the_settings(finished: Path) -> None:
     command, note = reproduction(read_run(finished))
-    assert "--ratio 3 --max-drop 30 --seed 3 --cycles 2 --agent-steps 64 --images 4000" in command
+    assert "--ratio 3 --max-drop 30 --seed 3 --cycles 2 --agent-steps 64 --images 2000" in command
     assert "Fill in" in note

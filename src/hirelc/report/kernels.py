@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hirelc.artifact.inspect import FileView, open_file
@@ -38,6 +38,7 @@ class KernelRow:
 class Kernels:
     """:param origin: which file or policy the rows describe, in words
     :param other_bytes: of the file, outside the kernels: norms, biases, masks, headers; None without a file
+    :param parts: bytes of what other_bytes is made of, by the names that the file has for it
     :param problem: why there are no bytes, in a sentence; None when there are
     """
 
@@ -45,6 +46,7 @@ class Kernels:
     origin: str
     other_bytes: int | None
     problem: str | None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def kernels(run: Run, measured: Sequence[Step]) -> Kernels:
@@ -61,7 +63,8 @@ def kernels(run: Run, measured: Sequence[Step]) -> Kernels:
         return Kernels(tuple(_row(run, name, choice) for name, choice in choices.items()), origin, None, problem)
     rows = tuple(_viewed(run, view, name, choices) for name in view.kernels)
     others = view.size_bytes - sum(kernel.size_bytes for kernel in view.kernels.values())
-    return Kernels(rows, origin, others, None)
+    parts = {name: size for name, size in view.parts.items() if name not in ("codes", "scales") and size > 0}
+    return Kernels(rows, origin, others, None, parts)
 
 
 def _subject(run: Run, measured: Sequence[Step]) -> tuple[Path | None, Mapping[str, Json], str]:

@@ -84,6 +84,7 @@ def render(template: str, charts: Sequence[Chart], values: Mapping[str, Any]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # columns stand in the order they were given
     environment.filters.update(
         count=lambda value: "" if value is None else f"{value:,}",
         fixed=lambda value, digits: "" if value is None else f"{value:.{digits}f}",

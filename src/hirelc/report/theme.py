@@ -83,6 +83,8 @@ def config(dark: bool = False, paper: bool = False) -> Json:
             "labelFontSize": 12,
             "titleFontSize": 12,
             "titleFontWeight": "normal",
+            "symbolBaseFillColor": p.ink,
+            "symbolBaseStrokeColor": p.ink,
             "orient": "top",
             "labelLimit": 260,
             "columns": 6,
