@@ -80,16 +80,16 @@ def check_parity(
     labelled = data is not None
     for batch, targets in data.epoch(0, training=False) if data is not None else [(example, torch.zeros(0))]:
         take = min(samples - count, batch_length(batch))
-        batch = map_inputs(batch, lambda tensor, n=take: tensor[:n])  # type: ignore[misc]
+        batch, targets = map_inputs(batch, lambda tensor, n=take: tensor[:n]), targets[:take]  # type: ignore[misc]
         with torch.no_grad():
             wanted = logits_of(call(network, batch)).argmax(-1)
         found = run(running, batch).argmax(-1)
         count += take
         same += int((wanted == found).reshape(take, -1).all(1).sum())
-        labelled = labelled and targets.shape[:1] == wanted.shape[:1] and targets.ndim == wanted.ndim
+        labelled = labelled and targets.shape == wanted.shape
         if labelled:
-            right_file += int((wanted == targets[:take]).sum())
-            right_onnx += int((found == targets[:take]).sum())
+            right_file += int((wanted == targets).reshape(take, -1).all(1).sum())
+            right_onnx += int((found == targets).reshape(take, -1).all(1).sum())
         if count >= samples:
             break
     parity = Parity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,10 @@ from hirelc.export.graph import Graph
 
 
 def simplify(graph: Graph) -> None:
-    """All of the passes below."""
+    """The passes that hold for any graph."""
     drop_idle_masks(graph)
     drop_nan_guards(graph)
     fuse_pads(graph)
-    fuse_biases(graph)
 
 
 def drop_idle_masks(graph: Graph) -> None:
@@ -85,42 +85,24 @@ def _zero_padding(graph: Graph, pad: onnx.NodeProto) -> list[int] | None:
     return [*pads[2:half], *pads[half + 2 :]]
 
 
-def fuse_biases(graph: Graph) -> None:
-    """A product with a weight and the addition of its bias become a Gemm on rows: runtimes add an integer bias for free."""
-    for product in [node for node in graph.nodes if node.op_type == "MatMul"]:
-        readers = graph.consumers(product.output[0])
-        weight = graph.producer(product.input[1])
-        if len(readers) != 1 or readers[0].op_type != "Add" or weight is None or weight.op_type != "DequantizeLinear":
-            continue
-        if weight.input[0] not in graph.constants or graph.producer(product.input[0]) is None:
-            continue
-        shape = tuple(graph.constants[weight.input[0]].dims)
-        bias = next((name for name in readers[0].input if name != product.output[0]), "")
-        if len(shape) != 2 or bias not in graph.constants or tuple(graph.constants[bias].dims) != (shape[1],):
-            continue
-        _as_gemm(graph, product, readers[0], bias, shape)
+def split_gemms(graph: Graph, weights: Container[str]) -> None:
+    """A Gemm with a weight becomes a product and the addition of its bias: the bias stays exact, in float.
 
-
-def _as_gemm(graph: Graph, product: onnx.NodeProto, addition: onnx.NodeProto, bias: str, shape: tuple[int, ...]) -> None:
-    """rows = reshape(x, (-1, n)); result = reshape(gemm(rows, w, bias), (*x.shape[:-1], m))."""
-    source = product.input[0]
-    rows, found, sizes, lead, target = (graph.name(f"{addition.output[0]}.{part}") for part in ("rows", "gemm", "x", "n", "to"))
-    flat = graph.constant("rows.shape", np.array([-1, shape[0]], np.int64))
-    bounds: list[Any] = [
-        graph.constant("rows.from", np.array([0], np.int64)),
-        graph.constant("rows.to", np.array([-1], np.int64)),
-    ]
-    width = graph.constant("rows.width", np.array([shape[1]], np.int64))
-    graph.nodes.remove(product)
-    graph.nodes.remove(addition)
-    graph.nodes += [
-        helper.make_node("Reshape", [source, flat], [rows], name=rows),
-        helper.make_node("Gemm", [rows, product.input[1], bias], [found], name=found),
-        helper.make_node("Shape", [source], [sizes], name=sizes),
-        helper.make_node("Slice", [sizes, *bounds], [lead], name=lead),
-        helper.make_node("Concat", [lead, width], [target], target, None, None, None, axis=0),
-        helper.make_node("Reshape", [found, target], list(addition.output), name=addition.output[0]),
-    ]
+    Runtimes add an integer bias only in units of the product, which with weights of few bits are coarse.
+    """
+    for gemm in [node for node in graph.nodes if node.op_type == "Gemm" and node.input[1] in weights]:
+        plain = all(_attribute(gemm, name) in (None, 1.0) for name in ("alpha", "beta"))
+        if not plain or _attribute(gemm, "transA") or len(gemm.input) < 3:
+            continue
+        factor, product = gemm.input[1], graph.name(f"{gemm.output[0]}.product")
+        graph.nodes.remove(gemm)
+        if _attribute(gemm, "transB"):
+            factor = graph.name(f"{factor}.transposed")
+            graph.nodes.append(helper.make_node("Transpose", [gemm.input[1]], [factor], factor, perm=[1, 0]))
+        graph.nodes += [
+            helper.make_node("MatMul", [gemm.input[0], factor], [product], name=product),
+            helper.make_node("Add", [product, gemm.input[2]], list(gemm.output), name=gemm.output[0]),
+        ]
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> Any:
