@@ -23,13 +23,13 @@ from hirelc.models import find_factory, load_network
 
 SMALL = (
     "--images",
-    "1700",
+    "600",
     "--cycles",
     "1",
     "--agent-steps",
     "8",
     "--batch-size",
-    "32",
+    "16",
     "--strategy",
     "uniform",
     "--no-control",
@@ -164,7 +164,7 @@ def says(*arguments: str) -> str:
 
 
 def test_a_classifier_of_texts_from_folder_to_file_and_back(folders: Path, tmp_path: Path) -> None:
-    table = small.write_csv(tmp_path / "reviews.csv", small.reviews(300))
+    table = small.write_csv(tmp_path / "reviews.csv", small.reviews(120))
     model, data, out = f"hf:{folders / 'bert'}", f"csv:{table}:text,label", tmp_path / "run"
     told = says("compress", "--model", model, "--data", data, "--ratio", "3", "--out", str(out), *SMALL)
     assert "at least 3x smaller: met" in told
@@ -179,7 +179,7 @@ def test_a_classifier_of_texts_from_folder_to_file_and_back(folders: Path, tmp_p
 def light_and_dark(tmp_path: Path) -> str:
     for name, colour in (("dark", 30), ("light", 220)):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(60):
+        for i in range(50):
             Image.new("RGB", (20 + i % 3, 18), (colour, i, colour)).save(tmp_path / "photos" / name / f"{i}.png")
     return f"imagefolder:{tmp_path / 'photos'}"
 
@@ -199,7 +199,7 @@ def test_images_in_folders_and_a_vision_transformer(folders: Path, tmp_path: Pat
 
 
 def test_an_encoder_without_labels_agrees_with_itself(folders: Path, tmp_path: Path) -> None:
-    table = small.write_csv(tmp_path / "t.csv", small.reviews(300))
+    table = small.write_csv(tmp_path / "t.csv", small.reviews(120))
     model, data, out = f"hf:{folders / 'encoder'}", f"csv:{table}:text", tmp_path / "run"
     flags = ("--model", model, "--data", data, "--tokenizer", str(folders / "bert"))
     told = says("compress", *flags, "--task", "distill", "--ratio", "3", "--out", str(out), *SMALL)
