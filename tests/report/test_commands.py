@@ -173,6 +173,14 @@ def test_status_follows_a_run(copy: Path) -> None:
     ]
 
 
+def test_time_runs_on_while_a_run_does(copy: Path) -> None:
+    cut(copy, 6)
+    last = moment(read_run(copy).events[-1])
+    spent = [status(copy, last + timedelta(seconds=later)).spent_seconds for later in (0, 30, 3600)]
+    assert spent[1] - spent[0] == pytest.approx(30)
+    assert spent[2] == spent[0]  # silent for an hour: not counted
+
+
 def test_a_line_that_is_being_written_does_no_harm(copy: Path) -> None:
     journal = copy / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-25])

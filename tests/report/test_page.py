@@ -118,6 +118,16 @@ def test_the_verdict_stands_on_top(finished: Path, page: str) -> None:
     assert "hirelc compress --model" in head
 
 
+def test_a_measured_latency_takes_the_place_of_macs(copy: Path) -> None:
+    saved = json.loads((copy / "result.json").read_text())
+    for row, latency in zip(saved["rows"], (6.0, 6.0, 1.5), strict=True):
+        row["latency_ms"] = latency
+    (copy / "result.json").write_text(json.dumps(saved))
+    page = page_of(copy)
+    assert '<span class="value">4.00x</span> <span class="what">faster</span>' in page
+    assert "6.00 ms to 1.50 ms" in page
+
+
 def test_a_goal_that_was_missed_says_why(copy: Path) -> None:
     saved = json.loads((copy / "result.json").read_text())
     saved |= {"met": False, "shortfall": "the file has 9 bytes where 8 were allowed"}

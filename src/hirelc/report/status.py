@@ -32,6 +32,7 @@ class Status:
     """:param doing: what the run is at, or ended with
     :param cycles: (under way or reached, of how many)
     :param best: measurement that serves the goal best so far; None before the first
+    :param spent_seconds: what is under way included, while the run is taken to be alive
     :param quiet_seconds: since the last event
     """
 
@@ -73,6 +74,8 @@ def status(folder: str | Path, now: datetime) -> Status:
     measured = steps(run)
     standing = state(run, now)
     total = run.config.get("search", {}).get("cycles")
+    quiet = max(0.0, (now - moment(run.events[-1])).total_seconds()) if run.events else None
+    under_way = quiet if quiet is not None and standing is State.RUNNING else 0.0
     return Status(
         folder=Path(folder),
         state=standing,
@@ -82,8 +85,8 @@ def status(folder: str | Path, now: datetime) -> Status:
         best=_best(run, measured),
         measured=len(measured),
         failed=sum(step.failure is not None for step in measured),
-        spent_seconds=seconds_spent(run),
-        quiet_seconds=(now - moment(run.events[-1])).total_seconds() if run.events else None,
+        spent_seconds=seconds_spent(run) + under_way,
+        quiet_seconds=quiet,
         events=[_event_words(event) for event in run.events[-LAST_EVENTS:]],
     )
 
@@ -182,7 +185,7 @@ def _best_words(best: Json) -> str:
 def _quiet_words(found: Status) -> str:
     if found.quiet_seconds is None or found.state is State.FINISHED:
         return ""
-    words = f"; the last event was {duration(max(0.0, found.quiet_seconds))} ago"
+    words = f"; the last event was {duration(found.quiet_seconds)} ago"
     if found.state is State.SILENT:
         words += ", longer than anything before: the run may have died"
     return words
