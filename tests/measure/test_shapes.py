@@ -77,9 +77,9 @@ def test_without_labels_the_fisher_is_that_of_the_outputs() -> None:
     """For noise of deviation s around a linear output, E[(d loss / d W_ij)^2] = 4 s^2 x_j^2 / outputs^2."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 4, bias=False))
-    x = torch.randn(1, 3).expand(4000, 3).contiguous()
+    x = torch.randn(1, 3).expand(1500, 3).contiguous()
     spec = trace(network, x)
-    found = fisher_sensitivity(network, spec, TensorBatches(x, no_targets(4000), 500), DISTILL_VALUES, 4000, seed=0)
+    found = fisher_sensitivity(network, spec, TensorBatches(x, no_targets(1500), 500), DISTILL_VALUES, 1500, seed=0)
     with torch.no_grad():
         hidden, spread = network[0](x[:1])[0], network(x[:1]).std()
         expected = (4 * spread**2 / 16) * hidden.square().expand(4, 4)
