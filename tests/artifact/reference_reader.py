@@ -11,7 +11,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Model:
         n, total = len(weights), sum(weights)
         sums = [0, *accumulate(weights)]
         g = [c * (2**24 - n) // total for c in sums]
-        return cls(first, tuple(b - a + 1 for a, b in zip(g, g[1:], strict=False)))
+        return cls(first, tuple(b - a + 1 for a, b in pairwise(g)))
 
     @classmethod
     def of_costs(cls, first: int, *costs: int) -> Model:

@@ -44,6 +44,7 @@ def build(contents: Contents, network: nn.Module) -> nn.Module:
     spec = _spec(layout, network)
     _check_state(layout, network)
     _check_couplings(layout, network)
+    _check_rows(layout, spec)
     try:
         smaller = slim(network.cpu().float(), spec, contents.kept)
     except (IndexError, RuntimeError, AttributeError, KeyError) as error:
@@ -98,6 +99,17 @@ def _check_couplings(layout: Layout, network: nn.Module) -> None:
             shape = state[m.tensor].shape if m.tensor in state else ()
             if m.dim >= len(shape) or not m.starts or max(m.starts) + coupling.units * m.width > shape[m.dim]:
                 raise FormatError(f"{m.tensor}: the file's pruning does not fit this tensor of the factory's network")
+
+
+def _check_rows(layout: Layout, spec: NetworkSpec) -> None:
+    """Rows could be cut from a wider kernel, too: that it is the file's own shows in its full width only."""
+    for row in layout.rows:
+        kernel = spec.by_name[row.kernel]
+        if kernel.channel_dim >= len(kernel.shape) or kernel.channels != row.full:
+            raise FormatError(
+                f"{row.kernel}: the network of the factory has shape {kernel.shape} here, the file keeps {row.kept} of"
+                f" {row.full} channels in dimension {kernel.channel_dim}"
+            )
 
 
 def _spec(layout: Layout, network: nn.Module) -> NetworkSpec:

@@ -132,7 +132,7 @@ def inflated_limit(file_bytes: int) -> int:
 
 def items_limit(file_bytes: int) -> int:
     """Items of all tensors and masks of a file of this length: bounds the memory that a reader needs."""
-    return min(4096 * file_bytes, 2**24 + 256 * file_bytes)
+    return 2**24 + 256 * file_bytes
 
 
 def _no_constant(text: str) -> float:
