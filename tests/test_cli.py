@@ -165,13 +165,13 @@ def test_a_goal_out_of_reach_is_marked_and_delivered() -> None:
         "runs/far",
         *SMALL,
         "--max-bytes",
-        "500",
+        "100",
         "--strategy",
         "uniform",
         "-q",
     )
     assert done.exit_code == 0, done.stderr
-    assert "at most 500 bytes: NOT MET, short of the goal: the file has" in done.stdout
+    assert "at most 100 bytes: NOT MET, short of the goal: the file has" in done.stdout
     assert "short of the goal" in done.stderr and "cycle" not in done.stderr
     assert Path("runs/far/model.hirelc").is_file()
 
