@@ -19,7 +19,7 @@ from hirelc.compression.rate import entropy_bits, kernel_bits, kernels_of, share
 from hirelc.formats import has_zero_point
 from hirelc.policy import Granularity
 
-COARSEST = 3 * PER_OCTAVE  # grid steps: eight times the step
+COARSEST = 5 * PER_OCTAVE  # grid steps: 32 times the step
 LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
 
 

@@ -25,7 +25,7 @@ LEAST = 0.02  # of the bits at the start: less is no goal
 LOOKS = 100  # at the codes, over a fine-tune
 INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
 
-SAVED, LEFT = 0.4, 0.6  # what the rate term takes off: bits per weight at most, and what it leaves at least
+SAVED, LEFT = 1.0, 0.4  # what coarser steps may take off: bits per weight at most, and what is left at least
 
 
 def expected_bits_per_weight(before: float) -> float:
