@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.compression.apply import absorb, apply
-from hirelc.compression.prune import canonical, effective_keep, select
+from hirelc.compression.prune import align, canonical, effective_keep, select
 from hirelc.errors import PolicyError
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.surgery import slices_of
@@ -129,3 +129,24 @@ def test_absorb_writes_back_what_is_left_and_nothing_else(network: nn.Module, sp
         assert torch.allclose(tensor - network.state_dict()[name], expected, atol=1e-5), name
     again = apply(target, spec, compressed.policy, importance(network, spec))
     assert all(torch.allclose(a, b) for a, b in zip(again.network.parameters(), compressed.network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("multiple", [1, 3, 4, 8, 32])
+def test_aligned_counts_are_multiples_or_all(spec: NetworkSpec, multiple: int) -> None:
+    for keep in (0.01, 0.3, 0.5, 0.8, 1.0):
+        policy = align(spec, uniform(spec, keep), multiple)
+        assert align(spec, policy, multiple) == canonical(spec, policy) == policy
+        for kernel in spec.kernels:
+            kept = round(policy[kernel.name].keep_ratio * kernel.channels)
+            assert kept > 0 and (kept % multiple == 0 or kept == kernel.channels)
+            before = effective_keep(spec, uniform(spec, keep), kernel) * kernel.channels
+            assert abs(kept - before) <= max(multiple / 2, multiple - before) or kept == kernel.channels
+
+
+def test_aligned_heads_count_their_channels() -> None:
+    entry = BY_NAME["vit-fused"]
+    spec = trace(build(entry), entry.inputs())
+    policy = align(spec, uniform(spec, 0.3), 12)  # a head has 6 channels
+    assert policy["layers.0.attn.qkv.weight"].keep_ratio == 0.5  # 2 of 4 heads
+    with pytest.raises(PolicyError, match="multiple"):
+        align(spec, policy, 0)

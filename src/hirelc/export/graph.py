@@ -261,9 +261,12 @@ def join_rows(graph: Graph) -> None:
 
 
 def put_biases(graph: Graph) -> None:
-    """Integer biases, in units of activation scale times weight scale, where an operator is integer otherwise."""
+    """Integer biases, in units of activation scale times weight scale, where an operator is integer otherwise.
+
+    A MatMul keeps the addition of its bias in float: with weights of few bits those units are coarse.
+    """
     for node in list(graph.nodes):
-        if node.op_type != "Conv" or len(node.input) < 3 or node.input[2] not in graph.constants:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[2] not in graph.constants:
             continue
         x, w = graph.producer(node.input[0]), graph.producer(node.input[1])
         if x is None or w is None or x.op_type != "DequantizeLinear" or w.op_type != "DequantizeLinear":

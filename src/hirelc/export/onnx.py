@@ -32,7 +32,7 @@ from hirelc.export.graph import (
 )
 from hirelc.export.integers import FloatWeight, IntegerWeight, as_integers
 from hirelc.export.parity import Parity, Probe, check_parity
-from hirelc.export.simplify import simplify, split_gemms
+from hirelc.export.simplify import simplify
 from hirelc.export.tracing import Mark, export_graph
 from hirelc.network.example import guess_example
 from hirelc.network.trace import check_module
@@ -200,7 +200,6 @@ def export_network(
     named = _initialisers(folded, graph)
     whole = {k.name: as_integers(k.quantized, k.shape, k.channel_dim, folded.factors.get(k.name)) for k in kernels}
     integers = {named[name]: w for name, w in whole.items() if isinstance(w, IntegerWeight) and name in named}
-    split_gemms(graph, integers)
     held = put_weights(graph, integers)
     behind = put_sites(graph, sites)
     graph = Graph(tidy(graph.finished()))

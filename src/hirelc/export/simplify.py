@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -83,26 +82,6 @@ def _zero_padding(graph: Graph, pad: onnx.NodeProto) -> list[int] | None:
     if any(pads[i] for i in (0, 1, half, half + 1)) or min(pads) < 0:
         return None
     return [*pads[2:half], *pads[half + 2 :]]
-
-
-def split_gemms(graph: Graph, weights: Container[str]) -> None:
-    """A Gemm with a weight becomes a product and the addition of its bias: the bias stays exact, in float.
-
-    Runtimes add an integer bias only in units of the product, which with weights of few bits are coarse.
-    """
-    for gemm in [node for node in graph.nodes if node.op_type == "Gemm" and node.input[1] in weights]:
-        plain = all(_attribute(gemm, name) in (None, 1.0) for name in ("alpha", "beta"))
-        if not plain or _attribute(gemm, "transA") or len(gemm.input) < 3:
-            continue
-        factor, product = gemm.input[1], graph.name(f"{gemm.output[0]}.product")
-        graph.nodes.remove(gemm)
-        if _attribute(gemm, "transB"):
-            factor = graph.name(f"{factor}.transposed")
-            graph.nodes.append(helper.make_node("Transpose", [gemm.input[1]], [factor], factor, perm=[1, 0]))
-        graph.nodes += [
-            helper.make_node("MatMul", [gemm.input[0], factor], [product], name=product),
-            helper.make_node("Add", [product, gemm.input[2]], list(gemm.output), name=gemm.output[0]),
-        ]
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> Any:
