@@ -60,7 +60,7 @@ def align(spec: NetworkSpec, policy: Policy, multiple: int) -> Policy:
 def _aligned(count: int, full: int, width: int, multiple: int) -> int:
     """How many units of `width` channels to keep of `full`, so that their channels are a multiple; all are always allowed."""
     step = multiple // math.gcd(multiple, width)
-    allowed = [*range(step, full, step), full]
+    allowed: list[int] = [*range(step, full, step), full]
     return min(allowed, key=lambda n: (abs(n - count), -n))
 
 
