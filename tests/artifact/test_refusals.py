@@ -173,6 +173,7 @@ FIELDS: list[tuple[Callable[[Fields], Any], str]] = [
     (put("rest", 0, 0, "a.weight"), "names a tensor twice"),
     (put(*KERNEL, 0, 7), "where a name belongs"),
     (put(*KERNEL, 0, "a\nb"), "where a name belongs"),
+    (put(*KERNEL, 0, "a" * 1001), "where a name belongs"),
     (put(*KERNEL, 0, "a\ud800"), "where a name belongs"),
     (put(*KERNEL, 0, nested(900)), "where a name belongs"),
     (put(*KERNEL, 4, nested(900)), "where a name belongs"),

@@ -24,6 +24,7 @@ from hirelc.version import __version__
 ITEMS_LIMIT = 2**40  # of one tensor
 INTEGER_LIMIT = 2**31
 MOST_DIMENSIONS = 16
+MOST_LETTERS = 1000  # of a name
 RAW = ("float16", "float32", "int64")
 KEYS = ("writer", "kernels", "rest", "couplings", "rows", "models", "scales", "values", "activations")
 
@@ -203,7 +204,7 @@ def _count(value: Any, least: int = 0, most: int = ITEMS_LIMIT) -> int:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
+    if not isinstance(value, str) or len(value) > MOST_LETTERS or not value.isprintable():
         raise FormatError(f"the manifest holds {_shown(value)} where a name belongs")
     return value
 

@@ -34,7 +34,7 @@ def code(values: NDArray[np.float32]) -> CodedTensor | None:
     The step is a fraction of the mean deviation from the median. Constant tensors get a step that leaves eleven
     digits, so that ones stay ones.
     """
-    flat = values.ravel()
+    flat = values.ravel().astype(np.float64)  # differences of the largest float32 numbers are none
     if not flat.size or not flat.any():
         return CodedTensor(0, 0, np.zeros(flat.size, dtype=np.int32))
     middle = float(np.median(flat))
@@ -44,12 +44,13 @@ def code(values: NDArray[np.float32]) -> CodedTensor | None:
     exponent = PER_OCTAVE * (math.floor(math.log2(largest)) - 10) if deviation == 0 else round(PER_OCTAVE * math.log2(wanted))
     if not LOWEST < exponent < -LOWEST:
         return None
-    integers = np.rint(flat.astype(np.float64) / NUMBERS[exponent - LOWEST])
+    integers = np.rint(flat / NUMBERS[exponent - LOWEST])
     origin = int(np.rint(np.median(integers)))
     symbols = integers - origin
     if abs(origin) > 2 * EXACT or np.abs(symbols).max() > WIDEST:
         return None
-    return CodedTensor(exponent, origin, symbols.astype(np.int32))
+    coded = CodedTensor(exponent, origin, symbols.astype(np.int32))
+    return coded if is_finite(coded) else None
 
 
 def restore(coded: CodedTensor) -> NDArray[np.float32]:
