@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +44,9 @@ def export(
         str, typer.Option(help="auto (INT4 where a kernel fits, else INT8), int8 or int4; the speed is the same")
     ] = "auto",
     activations: Annotated[str, typer.Option(help="int8 or float")] = "int8",
+    input_shape: Annotated[
+        str | None, typer.Option(help="shape of one sample without --data, as in 3,32,32; else guessed")
+    ] = None,
     opset: Annotated[int, typer.Option(help="of the ONNX model: 18 or later, 21 for INT4")] = 21,
     task: Task = None,
     image_size: ImageSize = None,
@@ -71,7 +75,9 @@ def export(
         options = DataOptions(image_size, normalise, tokenizer, max_tokens)
         _, splits = read_inputs(model, data, task, options, batch_size=128, seed=seed)
         compared, calibration = _chosen(splits, split), splits.train
-    found = export_onnx(file, find_factory(model, seed), onnx, data=compared, calibration=calibration, settings=settings)
+    factory = find_factory(model, seed)
+    example = _example(factory, input_shape)
+    found = export_onnx(file, factory, onnx, data=compared, calibration=calibration, example=example, settings=settings)
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else export_words(found, file.stat().st_size))
 
 
@@ -96,18 +102,27 @@ def bench(
     _check_installed()
     from hirelc.export.bench import bench as run
     from hirelc.models import find_factory
-    from hirelc.network.example import example_of_shape
     from hirelc.words_deploy import bench_words
 
     factory = find_factory(model, seed)
-    example = None
-    if input_shape is not None:
-        sizes = input_shape.replace("x", ",").split(",")
-        if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
-            raise RunError(f"--input-shape {input_shape!r}: give whole numbers with commas between them, as in 3,32,32")
-        example = example_of_shape(factory(), tuple(map(int, sizes))).inputs
+    example = _example(factory, input_shape)
     found = run(file, factory, onnx, example=example, batches=tuple(batch or (1, 64)), threads=threads, repeats=repeats)
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else bench_words(found))
+
+
+def _example(factory: Callable[[], Any], shape: str | None) -> Any:
+    """Inputs of the shape that was asked for; None to guess.
+
+    :raises RunError: it is no shape
+    """
+    from hirelc.network.example import example_of_shape
+
+    if shape is None:
+        return None
+    sizes = shape.replace("x", ",").split(",")
+    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+        raise RunError(f"--input-shape {shape!r}: give whole numbers with commas between them, as in 3,32,32")
+    return example_of_shape(factory(), tuple(map(int, sizes))).inputs
 
 
 def _chosen(splits: Splits, name: str) -> Batches:

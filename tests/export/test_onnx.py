@@ -42,6 +42,30 @@ def test_the_graph_computes_what_the_network_does(name: str) -> None:
 MIXED = [Choice(b, 1.0, t, g) for b in (2, 3, 4, 5, 6, 8) for t in NumberType for g in Granularity]
 
 
+class Asking(nn.Module):
+    """Reads attributes of its layers, as transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            pad = block[2].kernel_size[0] // 2
+            x = x + block[2](nn.functional.pad(block[:2](x).to(block[2].weight.dtype), (pad, pad, pad, pad)))
+        return x.mean((2, 3))
+
+
+def test_rows_look_like_the_layer_that_they_stand_for() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 8, 6, 6)
+    network, kernels, left = compressed(Asking().eval(), inputs, lambda kernel: Choice(4, 0.5))
+    assert any(type(module).__name__.startswith("Scatter") for module in network.modules())
+    model, _, probes = export_network(network, kernels, inputs, Settings(), left)
+    assert check_parity(model, network, probes, None, inputs, 4).worst_layer < 0.02
+    assert not any(node.op_type == "Pad" for node in model.graph.node)
+
+
 class Many(nn.Module):
     """One layer for each number format: convolutions first, linear layers then."""
 

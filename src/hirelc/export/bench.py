@@ -203,6 +203,7 @@ def bench(
     network = load(file, factory)
     inputs = guess_example(original).inputs if example is None else example
     compressed = read_onnx(Path(onnx_path)) if onnx_path is not None else draft(file, network, inputs).SerializeToString()
+    check_inputs(compressed, inputs)
     models = {"original": float_model(original, inputs).SerializeToString(), "compressed": compressed}
     threads = threads or torch.get_num_threads()
     latencies: list[Latency] = []
@@ -217,6 +218,18 @@ def bench(
     }
     peaks = {name: peak_memory(model, largest, threads) for name, model in models.items()}
     return Bench(threads, sizes, tuple(latencies), peaks, (count_macs(original, inputs), count_macs(network, inputs)))
+
+
+def check_inputs(model: bytes, inputs: Any) -> None:
+    """:raises RunError: the model takes inputs of another shape"""
+    fixed = {i.name: i.shape for i in session(model, 1).get_inputs()}
+    for name, tensor in zip(input_names(inputs), input_arrays(inputs), strict=True):
+        wanted = fixed.get(name, list(tensor.shape))
+        given = list(tensor.shape)
+        if len(wanted) != len(given) or any(isinstance(a, int) and a != b for a, b in zip(wanted, given, strict=True)):
+            raise RunError(
+                f"the ONNX model's {name!r} has shape {wanted}, the benchmark's {given}: give --input-shape as it was exported"
+            )
 
 
 def draft(file: Path, network: nn.Module, example: Any) -> onnx.ModelProto:

@@ -65,6 +65,16 @@ class Rows(nn.Module):
         self.register_buffer("order", torch.argsort(torch.cat([kept.cpu(), missing])))
         self.rounding: Rounding | None = None  # the site behind it: applied here too, the layer can be integer
 
+    def __getattr__(self, name: str) -> Any:
+        """What the network asks its layer for (a stride, a dtype of its weight) is the inner layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            inner = self.__dict__.get("_modules", {}).get("inner")
+            if inner is None:
+                raise
+            return getattr(inner, name)
+
     def forward(self, inputs: Tensor) -> Tensor:
         found = self.inner(inputs)
         if self.rounding is not None:

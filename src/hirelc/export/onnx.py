@@ -130,12 +130,14 @@ def export_onnx(
     *,
     data: Batches | None = None,
     calibration: Batches | None = None,
+    example: Any = None,
     settings: Settings | None = None,
 ) -> Exported:
     """Writes the network of a file as an ONNX model and checks it in onnxruntime.
 
     :param factory: builds the original network
     :param data: labelled samples on which graph and file are compared; without, they are on an example input
+    :param example: inputs of two samples or more, in place of the first of `data` or of a guess
     :param calibration: samples from which ranges of activations are found when the file carries none
     :raises FormatError: the file is damaged, or the factory builds another network
     :raises NetworkError: the network has no ONNX form, or the graph computes something else; nothing is written then
@@ -151,7 +153,8 @@ def export_onnx(
     except FormatError as error:
         raise error.inside(file) from error
     kernels = kernels_of(contents)
-    example = guess_example(network).inputs if data is None else first_samples(data, 2)[0]
+    if example is None:
+        example = guess_example(network).inputs if data is None else first_samples(data, 2)[0]
     left = _quantize_activations(network, kernels, calibration or data, settings)
     model, table, probes = export_network(network, kernels, example, settings, left)
     parity = check_parity(model, network, probes, data, example, settings.samples)

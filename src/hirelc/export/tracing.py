@@ -124,9 +124,9 @@ def _followed(network: nn.Module, tensors: tuple[Tensor, ...], shapes: Any) -> A
         except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
             first = first or error
     reason = next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
+    advice = " (a branch that depends on the data must become torch.where)" if "data-dependent" in reason else ""
     raise NetworkError(
-        f"torch.export cannot follow the network, so there is no ONNX of it: {reason.strip()[:300]} "
-        "(a branch that depends on the data must become torch.where)"
+        f"torch.export cannot follow the network, so there is no ONNX of it: {reason.strip()[:300]}{advice}"
     ) from first
 
 
