@@ -18,6 +18,7 @@ import hirelc
 from hirelc import candidates, pipeline
 from hirelc.batches import Sealed, TensorBatches
 from hirelc.config import Config, SearchConfig, TrainConfig
+from hirelc.ending import MODEL_FILE
 from hirelc.errors import DataError, NetworkError, RunError
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
@@ -238,7 +239,7 @@ def test_an_interrupted_run_leaves_a_usable_folder(tmp_path: Path, monkeypatch: 
     assert journal[-1]["event"] == "interrupted"
     assert [event["event"] for event in journal].count("measurement") == 1
     assert hirelc.load(tmp_path / "e" / "candidates" / "000.hirelc", Tiny)
-    assert not (tmp_path / "e" / pipeline.MODEL_FILE).exists()
+    assert not (tmp_path / "e" / MODEL_FILE).exists()
 
 
 @pytest.mark.parametrize("goal", [Goal(ratio=500.0), Goal(ratio=3.0, max_bytes=100)])
@@ -249,7 +250,7 @@ def test_a_goal_out_of_reach_still_delivers(tmp_path: Path, goal: Goal) -> None:
     assert result.path.stat().st_size == result.compressed.size_bytes
     assert result.to_json()["met"] is False
     smallest = min(m.size_bytes for m in result.measurements)
-    assert result.compressed.size_bytes == smallest  # the closest there is
+    assert result.compressed.size_bytes <= 1.05 * smallest  # the closest there is, trained on
 
 
 # -- input that is not right: one clear error, and no folder left behind ---------------------------------------

@@ -132,10 +132,11 @@ class Bench:
         return compressed
 
     def _failed(self, policy: Policy, target_bytes: int, reason: str, images: int, seconds: float) -> Measurement:
+        drop = abs(self.baseline) + 100  # worse than anything measured, whatever the metric's range
         return Measurement(
             size_bytes=target_bytes,
-            accuracy=0.0,
-            drop_points=self.baseline,
+            accuracy=self.baseline - drop,
+            drop_points=drop,
             macs=cost.macs(self.spec, policy),
             split="search-validation",
             images_seen=images,

@@ -1,0 +1,118 @@
+"""What is known before the search: the network in words, baseline, sensitivity, proxy, sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from hirelc import cost
+from hirelc.artifact.container import pack
+from hirelc.batches import Batches, first_samples
+from hirelc.compression.apply import apply
+from hirelc.compression.rate import expected_bits_per_weight
+from hirelc.config import Config
+from hirelc.landscape import Landscape
+from hirelc.measure.evaluate import accuracy
+from hirelc.measure.finetune import Trainer
+from hirelc.measure.proxy import LogitProxy
+from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
+from hirelc.network.calling import to_device
+from hirelc.network.spec import Pruning
+from hirelc.policy import Choice, Policy
+from hirelc.run import Run
+from hirelc.seeds import stream_seed
+
+
+def fisher_samples(config: Config, train: Batches) -> int:
+    return min(config.fisher_samples, train.samples)
+
+
+def describe(run: Run) -> None:
+    spec = run.spec
+    for note in spec.notes:
+        run.say.detail(note)
+    run.directory.journal(
+        "network",
+        blocks=[{"name": b.name, "kernels": b.kernels} for b in spec.blocks],
+        frame=[k.name for k in spec.frame],
+        untouched=[{"name": u.name, "shape": u.shape, "reason": u.reason} for u in spec.untouched],
+        original_bytes=spec.original_bytes,
+        macs=cost.macs(spec),
+        notes=spec.notes,
+    )
+    coupled = sum(k.pruning is Pruning.COUPLED for k in spec.kernels)
+    run.say.line(
+        f"network: {spec.parameters:,} parameters, {len(spec.kernels)} kernels in {len(spec.blocks)} blocks and a frame "
+        f"of {len(spec.frame)}; {coupled} kernels lose channels on both sides; fp32 file {spec.original_bytes:,} bytes"
+    )
+
+
+def measure_baseline(run: Run) -> float:
+    with run.say.stage("measuring the original"):
+        baseline = accuracy(run.model, run.validation, run.task, device=run.config.device)
+    run.directory.journal("baseline", accuracy=baseline, split="search-validation", samples=run.validation.samples)
+    run.say.line(f"original: {baseline:.2f} {run.task.unit} {run.task.name} on the search-validation split")
+    return baseline
+
+
+def measure_sensitivity(run: Run) -> Sensitivity:
+    samples = fisher_samples(run.config, run.train)
+    with run.say.stage("Fisher sensitivity", samples) as stage:
+        found = fisher_sensitivity(
+            run.model,
+            run.spec,
+            run.train,
+            run.task,
+            samples,
+            seed=stream_seed(run.config.seed, "fisher"),
+            device=run.config.device,
+            progress=lambda _done: stage.advance(),
+        )
+    blocks = {b.name: value for b, value in zip(run.spec.blocks, found.blocks, strict=True)}
+    run.directory.journal("sensitivity", samples=found.samples, kernels=found.kernels, blocks=blocks)
+    return found
+
+
+def importance_of(run: Run, sensitivity: Sensitivity) -> dict[str, Tensor]:
+    weights = dict(run.model.named_parameters())
+    squared = {k.name: weights[k.name].detach().float().square() for k in run.spec.kernels}
+    if run.config.importance == "magnitude":
+        return squared
+    # a floor, so that rows whose gradients vanish on a few hundred samples still rank by magnitude
+    return {n: w * (sensitivity.fisher[n] + 1e-3 * sensitivity.fisher[n].mean()) for n, w in squared.items()}
+
+
+def make_landscape(run: Run, sensitivity: Sensitivity, importance: dict[str, Tensor]) -> Landscape:
+    kernels = sum(k.block is not None for k in run.spec.kernels)
+    with run.say.stage("logit proxy", kernels) as stage:
+        proxy = LogitProxy(
+            run.model,
+            run.spec,
+            calibration_inputs(run),
+            importance,
+            sensitivity.fisher,
+            progress=lambda: stage.advance(),
+            task=run.task,
+        )
+    run.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=run.config.calibration_samples)
+    return Landscape(_sizes(run, proxy, importance), sensitivity, proxy, run.config.frame_bits)
+
+
+def _sizes(run: Run, proxy: LogitProxy, importance: dict[str, Tensor]) -> cost.SizeModel:
+    """The size model, its overhead taken from a real file; then with what training will save."""
+    plain = Policy.of({k.name: Choice(4) for k in run.spec.kernels})
+    written = len(pack(apply(run.model, run.spec, plain, importance)))
+    measured = cost.SizeModel(run.spec, proxy.code_bits).with_overhead_of(plain, written)
+    return replace(measured, rate=lambda name, choice: expected_bits_per_weight(proxy.code_bits(name, choice)))
+
+
+def make_trainer(run: Run) -> Trainer:
+    c = run.config
+    return Trainer(run.model, run.train, run.validation, run.task, c.train, c.seed, c.device)
+
+
+def calibration_inputs(run: Run) -> Any:
+    inputs, _ = first_samples(run.train, run.config.calibration_samples)
+    return to_device(inputs, run.config.device)

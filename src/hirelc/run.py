@@ -1,0 +1,35 @@
+"""What all stages of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from hirelc.batches import Batches, Sealed
+from hirelc.config import Config
+from hirelc.network.spec import NetworkSpec
+from hirelc.policy import Goal
+from hirelc.progress import Reporter
+from hirelc.store import RunDirectory
+from hirelc.task import Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's network, data, goal, settings, folder and voice.
+
+    :param model: a float32 copy of the given network, never changed
+    :param test: opened at the very end
+    """
+
+    model: nn.Module
+    spec: NetworkSpec
+    train: Batches
+    validation: Batches
+    test: Sealed | None
+    goal: Goal
+    config: Config
+    task: Task
+    directory: RunDirectory
+    say: Reporter
