@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--strategy", default="hirelc")
     parser.add_argument("--images", type=int, help="a smaller training budget than the protocol's")
+    parser.add_argument("--no-rate-term", action="store_true", help="what the rate term is worth: the same run without")
     parser.add_argument("--no-control", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--journal", type=Path, default=HERE / "results.jsonl")
@@ -64,7 +65,7 @@ def main() -> None:
     config = hirelc.Config(
         seed=args.seed,
         search=hirelc.SearchConfig(strategy=args.strategy),
-        train=hirelc.TrainConfig(images=images, control=not args.no_control),
+        train=hirelc.TrainConfig(images=images, control=not args.no_control, rate_term=not args.no_rate_term),
     )
     name = f"{args.network}-{args.protocol}-{args.strategy}-{args.ratio:g}x-seed{args.seed}-{time.strftime('%H%M%S')}"
     begun = time.monotonic()
@@ -82,6 +83,7 @@ def main() -> None:
         "network": args.network,
         "protocol": args.protocol,
         "strategy": args.strategy,
+        "rate_term": not args.no_rate_term,
         "goal_ratio": args.ratio,
         "seed": args.seed,
         "bytes": result.compressed.size_bytes,

@@ -105,7 +105,8 @@ class Bench:
         importance = cut_fisher(self.fisher, compressed)
         target_bits = self._target_bits(compressed, target_bytes)
         scale_to_bits(compressed, importance, target_bits)
-        trained = self.trainer.finetune(compressed, images, target_bits=target_bits, **settings)
+        led_to = target_bits if self.trainer.config.rate_term else None
+        trained = self.trainer.finetune(compressed, images, target_bits=led_to, **settings)
         data = pack(compressed)
         for _ in range(ROUNDINGS):
             if len(data) <= target_bytes:

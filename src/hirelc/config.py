@@ -62,6 +62,7 @@ class TrainConfig:
         1 from 20,000 on, with fewer less, 0.3 at the least
     :param distill_weight: weight of the distillation loss against the task's own loss
     :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
+    :param rate_term: whether the loss holds the coded bits (else only steps and rounding lead to the size)
     :param patience: evaluations without a better validation score, late in the schedule, before a fine-tune stops
     """
 
@@ -76,6 +77,7 @@ class TrainConfig:
     evaluations: int = 12
     patience: int = 4
     precision: str = "auto"
+    rate_term: bool = True
     control: bool = True
 
     def __post_init__(self) -> None:
