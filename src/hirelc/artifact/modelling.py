@@ -37,43 +37,39 @@ def table_of(symbols: Symbols) -> Table:
 
 
 def _table(first: int, counts: Counts) -> Table:
-    flat = counts.sum() * np.log2(len(counts)) + BITS_PER_MODEL
-    if flat <= _ideal_bits(counts) + _table_bits(counts):
-        return Table(first, (0,) * len(counts))
-    return Table(first, costs_of_counts(counts))
+    flat, own = _prices(counts)
+    return Table(first, (0,) * len(counts) if flat <= own else costs_of_counts(counts))
 
 
-def _ideal_bits(counts: Counts) -> float:
+def _prices(counts: Counts) -> tuple[float, float]:
+    """Bits of symbols and model, with the flat model and with one that follows the counts."""
     present = counts[counts > 0]
-    return float((present * np.log2(present.sum() / present)).sum())
-
-
-def _table_bits(counts: Counts) -> float:
-    return BITS_PER_MODEL + BITS_PER_COST * len(counts)
+    total = present.sum()
+    flat = total * np.log2(len(counts)) + BITS_PER_MODEL
+    own = (present * np.log2(total / present)).sum() + BITS_PER_MODEL + BITS_PER_COST * len(counts)
+    return float(flat), float(own)
 
 
 def share_models(parts: Sequence[Symbols]) -> tuple[list[Table], list[int]]:
     """Models for many parts, and which one each part uses.
 
-    Parts join, largest first, the model whose coding they spoil least, unless one of their own is cheaper.
+    Parts join, largest first, the model whose bits grow least with them, unless one of their own takes fewer.
     """
     pools: list[tuple[int, Counts]] = []
+    bits: list[float] = []  # of each pool and what it codes
     choice = [0] * len(parts)
     for index in sorted(range(len(parts)), key=lambda i: (-parts[i].size, i)):
         first, counts = histogram(parts[index])
-        alone = _ideal_bits(counts)
-        best, price = len(pools), alone + _table_bits(counts)
         joined = (first, counts)
+        alone = min(_prices(counts))
+        best, grows, price = len(pools), alone, alone
         for at, pool in enumerate(pools):
             both = _joined(pool, (first, counts))
-            grown = max(0, len(both[1]) - len(pool[1]))
-            spoils = _ideal_bits(both[1]) - _ideal_bits(pool[1]) + BITS_PER_COST * grown
-            if spoils < price:
-                best, price, joined = at, spoils, both
-        if best == len(pools):
-            pools.append(joined)
-        else:
-            pools[best] = joined
+            together = min(_prices(both[1]))
+            if together - bits[at] < grows:
+                best, grows, price, joined = at, together - bits[at], together, both
+        pools[best : best + 1] = [joined]
+        bits[best : best + 1] = [price]
         choice[index] = best
     return [_table(first, counts) for first, counts in pools], choice
 
