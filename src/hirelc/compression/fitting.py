@@ -19,7 +19,8 @@ from hirelc.compression.rate import entropy_bits, kernel_bits, kernels_of, share
 from hirelc.formats import has_zero_point
 from hirelc.policy import Granularity
 
-COARSEST = 5 * PER_OCTAVE  # grid steps: 32 times the step
+COARSEST = 14 * PER_OCTAVE  # grid steps; minifloats have to leave all their exponents behind
+NEXT_TO_NOTHING = 0.02  # of the bits at the start: coarser than that is not looked at
 LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
 
 
@@ -85,6 +86,8 @@ class _Steps:
             self.write(up)
             self.errors.append(float((importance * (quantizer(weight) - weight).square()).sum()))
             self.bits.append(zero_order_bits(quantizer, weight))
+            if self.bits[-1] <= NEXT_TO_NOTHING * self.bits[0]:
+                break
         self.write(0)
 
     def chosen(self, price: float) -> int:
