@@ -44,7 +44,7 @@ def build(contents: Contents, network: nn.Module) -> nn.Module:
     spec = _spec(layout, network)
     _check_state(layout, network)
     _check_couplings(layout, network)
-    _check_rows(layout, spec)
+    _check_shapes(layout, unique_state(network))
     try:
         smaller = slim(network.cpu().float(), spec, contents.kept)
     except (IndexError, RuntimeError, AttributeError, KeyError) as error:
@@ -101,14 +101,20 @@ def _check_couplings(layout: Layout, network: nn.Module) -> None:
                 raise FormatError(f"{m.tensor}: the file's pruning does not fit this tensor of the factory's network")
 
 
-def _check_rows(layout: Layout, spec: NetworkSpec) -> None:
-    """Rows could be cut from a wider kernel, too: that it is the file's own shows in its full width only."""
+def _check_shapes(layout: Layout, state: dict[str, Tensor]) -> None:
+    """Channels could be cut from a wider network, too: that it is the file's own shows in the full shapes only."""
+    full = {k.name: list(k.shape) for k in layout.kernels} | {t.name: list(t.shape) for t in layout.rest}
+    for stored in layout.couplings:
+        for m in stored.coupling.members:
+            if m.tensor in full:
+                full[m.tensor][m.dim] += (stored.coupling.units - stored.kept) * m.width * len(m.starts)
+    dims = {kernel.name: kernel.channel_dim for kernel in layout.kernels}
     for row in layout.rows:
-        kernel = spec.by_name[row.kernel]
-        if kernel.channel_dim >= len(kernel.shape) or kernel.channels != row.full:
+        full[row.kernel][dims[row.kernel]] = row.full
+    for name, shape in full.items():
+        if tuple(state[name].shape) != tuple(shape):
             raise FormatError(
-                f"{row.kernel}: the network of the factory has shape {kernel.shape} here, the file keeps {row.kept} of"
-                f" {row.full} channels in dimension {kernel.channel_dim}"
+                f"{name}: the network of the factory has shape {tuple(state[name].shape)} here, the file {tuple(shape)}"
             )
 
 
