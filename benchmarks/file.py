@@ -142,8 +142,10 @@ def nncodec(python: Path, path: Path) -> dict[str, float]:
 
 
 def size_row(path: Path, python: Path | None) -> dict[str, Any]:
-    import zstandard
-
+    try:
+        import zstandard
+    except ImportError:
+        raise SystemExit("this benchmark compares with zstd: run  pip install zstandard  and try again") from None
     view = hirelc.open_file(path)
     plain = packed(view)
     entropy = math.ceil(view.entropy_bits / 8)

@@ -251,10 +251,10 @@ def _read_kernels(
         at += kernel.scales
         if own.min() < LEAST_SCALE or own.max() > MOST_SCALE:
             raise FormatError(f"{kernel.name}: a scale beyond the grid", offset)
-        codes = decoder.take(models[coding.model], kernel.codes)
-        if codes.min() < 0 or codes.max() >= len(levels_of(kernel.choice)):
+        codes = decoder.take_codes(models[coding.model], kernel.codes, len(levels_of(kernel.choice)))
+        if codes is None:
             raise FormatError(f"{kernel.name}: a code beyond the levels of its format", offset)
-        rows = torch.from_numpy(codes.astype(np.uint8)).view(kernel.shape[kernel.channel_dim], -1)
+        rows = torch.from_numpy(codes).view(kernel.shape[kernel.channel_dim], -1)
         scale = numbers(torch.from_numpy(own)).view(-1, 1)
         kernels[kernel.name] = Quantized(kernel.choice, rows, scale, coding.zero_point)
     return kernels

@@ -20,6 +20,7 @@ TOTAL_BITS = 24
 COSTS_PER_BIT = 8
 LARGEST_COST, ABSENT = 191, 255
 MOST_SYMBOLS = 4096
+CHUNK = 2**16  # symbols decoded at a time: they stay in the cache until they are codes
 _WEIGHTS = [round(2**TOTAL_BITS * 2 ** (-j / COSTS_PER_BIT)) for j in range(COSTS_PER_BIT)]
 
 Symbols = NDArray[np.int32]
@@ -60,7 +61,7 @@ class Model:
         import constriction
 
         # it adds one to each frequency, as ours have it; with these sums it scales by exactly 1
-        return constriction.stream.model.Categorical((self.frequencies - 1).astype(np.float64), perfect=False)
+        return constriction.stream.model.Categorical((self.frequencies - 1).astype(np.float64), perfect=False, lazy=False)
 
 
 def model_of_costs(first: int, costs: Sequence[int]) -> Model:
@@ -115,6 +116,17 @@ class Decoder:
         symbols: Symbols = self._coder.decode(model._categorical, count)
         symbols += model.first
         return symbols
+
+    def take_codes(self, model: Model, count: int, levels: int) -> NDArray[np.uint8] | None:
+        """The next symbols where they are indices of levels; None when one of them is not."""
+        codes = np.empty(count, dtype=np.uint8)
+        within = model.first >= 0 and model.first + model.symbols <= levels
+        for start in range(0, count, CHUNK):
+            symbols = self.take(model, min(CHUNK, count - start))
+            if not within and (symbols.min() < 0 or symbols.max() >= levels):
+                return None
+            codes[start : start + CHUNK] = symbols
+        return codes
 
     def finish(self) -> None:
         """:raises FormatError: something is left"""
