@@ -1,7 +1,7 @@
 """What the file weighs, beside entropy, general compressors and NNCodec; how fast it is written and read.
 
     python benchmarks/file.py runs/mine/model.hirelc ...      # files of yours
-    python benchmarks/file.py --bench DIR                     # the common benchmark's networks, untrained, uniform bits
+    python benchmarks/file.py --bench DIR                     # the common benchmark's networks, uniform bits, no fine-tuning
     python benchmarks/file.py --speed                         # a file of 21 million weights
     ... --nncodec-python VENV/bin/python                      # beside NNCodec, which lives in an environment of its own
 
