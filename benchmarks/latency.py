@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from torch import nn
 
 from hirelc.compression.activations import attach, attached, observe
 from hirelc.compression.apply import apply
-from hirelc.compression.prune import align
 from hirelc.export.bench import count_macs, float_model, installed_runtimes, peak_memory, resized, time_models
 from hirelc.export.onnx import Settings, StoredKernelCodes, export_network
 from hirelc.export.runtime import feed, session
@@ -66,12 +66,11 @@ def integer_model(
     network: nn.Module, inputs: Any, bits: int, keep: float, multiple: int, weights: str
 ) -> tuple[onnx.ModelProto, nn.Module]:
     """The network under one uniform policy, exported; and the slim network itself."""
-    spec = trace(network, inputs[:2])
+    spec = replace(trace(network, inputs[:2]), align=multiple)
     named = dict(network.named_parameters())
     policy = Policy.of(
         {k.name: Choice(8 if k.block is None else bits, keep, granularity=Granularity.PER_CHANNEL) for k in spec.kernels}
     )
-    policy = align(spec, policy, multiple)
     compressed = apply(network, spec, policy, {k.name: named[k.name].detach().square() for k in spec.kernels}).eval()
     slim, kernels = compressed.network, []
     with torch.no_grad():

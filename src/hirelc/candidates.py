@@ -26,6 +26,7 @@ from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
 
 MARGIN = 0.998  # of the wanted length: what the estimate of a code's bits may be off by
+LEAST = 0.05  # of a policy's bits: a goal below that would leave zeros only
 ROUNDINGS = 3
 
 
@@ -117,8 +118,9 @@ class Bench:
 
     def _target_bits(self, compressed: CompressedNetwork, target_bytes: int) -> float:
         """What is left for the kernels' codes once everything else is written."""
-        others = len(pack(compressed)) - kernel_bits(compressed) / 8
-        return 8 * (MARGIN * target_bytes - others)
+        bits = kernel_bits(compressed)
+        others = len(pack(compressed)) - bits / 8
+        return max(8 * (MARGIN * target_bytes - others), LEAST * bits)
 
     def read_back_accuracy(self, data: bytes) -> float:
         """Accuracy on the search-validation split of the network that a file holds."""

@@ -151,6 +151,9 @@ def compress(
     importance: Annotated[
         str, typer.Option(help="which channels stay: by fisher or magnitude", rich_help_panel=SEARCH)
     ] = Config.importance,
+    align: Annotated[
+        int, typer.Option(help="keep channels in multiples of this: odd counts run slower", rich_help_panel=SEARCH)
+    ] = Config.align,
     activations: Annotated[
         str, typer.Option(help="float, or int8 for export to integer runtimes", rich_help_panel=TRAINING)
     ] = Config.activations,
@@ -185,7 +188,9 @@ def compress(
         cycles=cycles, low_level_steps=agent_steps, high_level_steps=agent_steps, min_keep=min_keep, strategy=strategy
     )
     train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
-    config = Config(seed, blocks, frame_bits, importance, activations=activations, device=device, search=search, train=train)
+    config = Config(
+        seed, blocks, frame_bits, importance, align=align, activations=activations, device=device, search=search, train=train
+    )
 
     from hirelc.inputs import DataOptions, read_inputs, task_name
     from hirelc.models import load_network

@@ -101,6 +101,7 @@ class Config:
     :param importance: by what channels are kept: "fisher" (Fisher x squared weight) or "magnitude" (squared weight)
     :param fisher_samples: training samples for the Fisher sensitivity
     :param calibration_samples: training samples on which the logit-MSE proxy, and ranges of activations, are measured
+    :param align: channels are kept in multiples of it, or all of them
     :param activations: "float", or "int8": 8 bits in training and in the file, for export to integer runtimes
     """
 
@@ -110,13 +111,14 @@ class Config:
     importance: str = "fisher"
     fisher_samples: int = 256
     calibration_samples: int = 128
+    align: int = 1
     activations: str = "float"
     device: str = "cpu"
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "fisher_samples", "calibration_samples")
+        _positive(self, "fisher_samples", "calibration_samples", "align")
         if not 2 <= self.frame_bits <= 8:
             raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
         if self.activations not in ("float", "int8"):

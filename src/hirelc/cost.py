@@ -62,7 +62,7 @@ class SizeModel:
         for name in names:
             kernel = self.spec.by_name[name]
             if kernel.pruning is Pruning.ROWS:
-                bits += _binary_bits(kernel.channels, kept_rows(kernel, policy[name].keep_ratio))
+                bits += _binary_bits(kernel.channels, kept_rows(kernel, policy[name].keep_ratio, self.spec.align))
         return bits + sum(_binary_bits(self.spec.couplings[i].units, kept_units(self.spec, policy, i)) for i in couplings)
 
 

@@ -86,7 +86,7 @@ def layout_of(spec: NetworkSpec, policy: Mapping[str, Choice]) -> Layout:
     rows = tuple(
         StoredRows(k.name, k.channels, count)
         for k in spec.kernels
-        if k.pruning is Pruning.ROWS and (count := kept_rows(k, policy[k.name].keep_ratio)) < k.channels
+        if k.pruning is Pruning.ROWS and (count := kept_rows(k, policy[k.name].keep_ratio, spec.align)) < k.channels
     )
     kernels = tuple(
         StoredKernel(k.name, slim_kernel_shape(spec, policy, k), k.channel_dim, policy[k.name]) for k in spec.kernels
@@ -99,13 +99,21 @@ def kept_units(spec: NetworkSpec, policy: Mapping[str, Choice], coupling: int) -
     """How many units of a coupling stay: the largest keep_ratio among its producers decides (the safer one)."""
     group = spec.couplings[coupling]
     ratio = max(policy[name].keep_ratio for name in group.producers if name in spec.by_name)
-    return max(1, round(ratio * group.units))
+    width = max(m.width for m in group.members if m.produces and m.tensor in spec.by_name)
+    return _aligned(round(ratio * group.units), group.units, width, spec.align)
 
 
-def kept_rows(kernel: Kernel, keep_ratio: float) -> int:
+def kept_rows(kernel: Kernel, keep_ratio: float, multiple: int) -> int:
     """How many rows of a row-pruned kernel stay, the same number in each convolution group."""
-    per_group = kernel.channels // kernel.groups
-    return kernel.groups * max(1, round(keep_ratio * per_group))
+    each = kernel.channels // kernel.groups
+    return kernel.groups * _aligned(round(keep_ratio * each), each, kernel.groups, multiple)
+
+
+def _aligned(count: int, full: int, width: int, multiple: int) -> int:
+    """The count of units of `width` channels nearest to one whose channels are a multiple; at least one, or all."""
+    step = multiple // math.gcd(multiple, width)
+    below = count // step * step
+    return min((n for n in (below, below + step, full) if 0 < n <= full), key=lambda n: (abs(n - count), -n))
 
 
 def slim_shape(spec: NetworkSpec, policy: Mapping[str, Choice], name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -121,5 +129,5 @@ def slim_kernel_shape(spec: NetworkSpec, policy: Mapping[str, Choice], kernel: K
     """The shape of a kernel after coupled units and scattered rows are gone."""
     left = list(slim_shape(spec, policy, kernel.name, kernel.shape))
     if kernel.pruning is Pruning.ROWS:
-        left[kernel.channel_dim] = kept_rows(kernel, policy[kernel.name].keep_ratio)
+        left[kernel.channel_dim] = kept_rows(kernel, policy[kernel.name].keep_ratio, spec.align)
     return tuple(left)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -87,7 +88,7 @@ def compress(
     if task.label is not None:
         label = answers(original, task, config.device)
         splits, sealed = (splits[0], Labelled(splits[1], label)), None if sealed is None else LabelledSealed(sealed, label)
-    spec = trace(original, first_samples(splits[0], 2)[0], config.blocks)
+    spec = replace(trace(original, first_samples(splits[0], 2)[0], config.blocks), align=config.align)
     run = Run(
         model=original,
         spec=spec,

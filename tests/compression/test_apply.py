@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hirelc.compression.apply import absorb, apply
-from hirelc.compression.prune import align, canonical, effective_keep, select
+from hirelc.compression.prune import canonical, effective_keep, select
 from hirelc.errors import PolicyError
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.surgery import slices_of
@@ -134,8 +136,8 @@ def test_absorb_writes_back_what_is_left_and_nothing_else(network: nn.Module, sp
 @pytest.mark.parametrize("multiple", [1, 3, 4, 8, 32])
 def test_aligned_counts_are_multiples_or_all(spec: NetworkSpec, multiple: int) -> None:
     for keep in (0.01, 0.3, 0.5, 0.8, 1.0):
-        policy = align(spec, uniform(spec, keep), multiple)
-        assert align(spec, policy, multiple) == canonical(spec, policy) == policy
+        policy = canonical(replace(spec, align=multiple), uniform(spec, keep))
+        assert canonical(spec, policy) == policy
         for kernel in spec.kernels:
             kept = round(policy[kernel.name].keep_ratio * kernel.channels)
             assert kept > 0 and (kept % multiple == 0 or kept == kernel.channels)
@@ -146,7 +148,5 @@ def test_aligned_counts_are_multiples_or_all(spec: NetworkSpec, multiple: int) -
 def test_aligned_heads_count_their_channels() -> None:
     entry = BY_NAME["vit-fused"]
     spec = trace(build(entry), entry.inputs())
-    policy = align(spec, uniform(spec, 0.3), 12)  # a head has 6 channels
+    policy = canonical(replace(spec, align=12), uniform(spec, 0.3))  # a head has 6 channels
     assert policy["layers.0.attn.qkv.weight"].keep_ratio == 0.5  # 2 of 4 heads
-    with pytest.raises(PolicyError, match="multiple"):
-        align(spec, policy, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,44 +32,13 @@ def canonical(spec: NetworkSpec, policy: Policy) -> Policy:
     return Policy.of(choices)
 
 
-def align(spec: NetworkSpec, policy: Policy, multiple: int) -> Policy:
-    """The policy with channel counts rounded to multiples, where a network has that many: odd counts run slower.
-
-    Counts go to the nearest multiple, ties to the larger; never above all channels, never to none.
-
-    :param multiple: 1 leaves every count as it is
-    :raises PolicyError: it is less than 1
-    """
-    if multiple < 1:
-        raise PolicyError(f"channels can be aligned to a multiple of 1 or more, not of {multiple}")
-    choices = {}
-    for kernel in spec.kernels:
-        choice, ratio = policy[kernel.name], effective_keep(spec, policy, kernel)
-        if kernel.pruning is Pruning.COUPLED:
-            coupling = spec.couplings[spec.coupling_of[kernel.name]]
-            width = max(m.width for m in coupling.members if m.tensor == kernel.name)
-            ratio = _aligned(round(ratio * coupling.units), coupling.units, width, multiple) / coupling.units
-        elif kernel.pruning is Pruning.ROWS:
-            each = kernel.channels // kernel.groups
-            ratio = _aligned(round(ratio * each), each, kernel.groups, multiple) / each
-        choices[kernel.name] = Choice(choice.bits, ratio, choice.number_type, choice.granularity)
-    return Policy.of(choices)
-
-
-def _aligned(count: int, full: int, width: int, multiple: int) -> int:
-    """How many units of `width` channels to keep of `full`, so that their channels are a multiple; all are always allowed."""
-    step = multiple // math.gcd(multiple, width)
-    allowed: list[int] = [*range(step, full, step), full]
-    return min(allowed, key=lambda n: (abs(n - count), -n))
-
-
 def effective_keep(spec: NetworkSpec, policy: Mapping[str, Choice], kernel: Kernel) -> float:
     """The fraction of the kernel's channels that really stays."""
     if kernel.pruning is Pruning.COUPLED:
         coupling = spec.coupling_of[kernel.name]
         return kept_units(spec, policy, coupling) / spec.couplings[coupling].units
     if kernel.pruning is Pruning.ROWS:
-        return kept_rows(kernel, policy[kernel.name].keep_ratio) / kernel.channels
+        return kept_rows(kernel, policy[kernel.name].keep_ratio, spec.align) / kernel.channels
     return 1.0
 
 
@@ -93,7 +61,7 @@ def select(spec: NetworkSpec, policy: Mapping[str, Choice], importance: Mapping[
     for kernel in spec.kernels:
         if kernel.pruning is not Pruning.ROWS:
             continue
-        count = kept_rows(kernel, policy[kernel.name].keep_ratio)
+        count = kept_rows(kernel, policy[kernel.name].keep_ratio, spec.align)
         if count == kernel.channels:
             continue
         score = _along(importance[kernel.name], kernel.channel_dim)

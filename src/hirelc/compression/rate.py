@@ -21,7 +21,6 @@ WARM_UP = 0.05  # share of the steps without a rate term
 REACHED = 0.6  # share of the steps after which the size is to be the wanted one
 START = 0.02  # first strength: loss per bit and weight
 WEAKEST, STRONGEST = 1e-4, 20.0
-LEAST = 0.02  # of the bits at the start: less is no goal
 LOOKS = 100  # at the codes, over a fine-tune
 INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
 
@@ -88,8 +87,8 @@ class RateTerm:
         self.integral = START
         self.strength = 0.0
         self.weights = max(1, sum(w.numel() for _, w in kernels_of(compressed)))
-        self.bits = self.start_bits = kernel_bits(compressed)
-        self.target_bits = max(target_bits, LEAST * self.start_bits)
+        self.bits = self.start_bits = max(1.0, kernel_bits(compressed))
+        self.target_bits = max(1.0, target_bits)
         self.costs: list[Tensor] = []
 
     def reached(self) -> bool:
@@ -113,7 +112,7 @@ class RateTerm:
         progress = min(1.0, (step / self.steps - WARM_UP) / (REACHED - WARM_UP))
         # equal factors, not equal differences: each halving is as hard as the one before
         wanted = max(self.target_bits, self.start_bits * (self.target_bits / self.start_bits) ** progress)
-        excess = max(-0.5, min(0.5, self.bits / max(1.0, wanted) - 1))
+        excess = max(-0.5, min(0.5, self.bits / wanted - 1))
         self.integral = min(STRONGEST, max(WEAKEST, self.integral * math.exp(INTEGRAL * excess)))
         self.strength = self.integral * math.exp(PROPORTIONAL * excess)
 

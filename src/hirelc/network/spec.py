@@ -124,7 +124,10 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that the rest of hirelc knows of a network's structure."""
+    """All that the rest of hirelc knows of a network's structure.
+
+    :param align: channels are kept in multiples of it (odd counts run slower), or all of them
+    """
 
     kernels: tuple[Kernel, ...]
     blocks: tuple[Block, ...]
@@ -134,6 +137,7 @@ class NetworkSpec:
     original_bytes: int
     parameters: int = 0
     notes: tuple[str, ...] = ()
+    align: int = 1
 
     @cached_property
     def by_name(self) -> dict[str, Kernel]:
