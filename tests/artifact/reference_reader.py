@@ -163,10 +163,31 @@ def read(data: bytes) -> File:
     return File(manifest, masks, kernels, rest)
 
 
+def in_contexts(shape: list[int], zero: int, coder: Coder, models: list[Model]) -> list[int]:
+    taps, width, filters = product(shape[2:]), shape[-1], shape[0] * shape[1]
+    codes = [[0] * taps for _ in range(filters)]
+    signs = [[0] * taps for _ in range(filters)]
+    for t in range(taps):
+        contexts = [
+            3 * ((signs[f][t - 1] if t >= 1 else 0) + 1) + (signs[f][t - width] if t >= width else 0) + 1
+            for f in range(filters)
+        ]
+        for context in range(9):
+            here = [f for f in range(filters) if contexts[f] == context]
+            for f, code in zip(here, coder.take(models[context], len(here)), strict=True):
+                codes[f][t] = code
+                signs[f][t] = (code > zero) - (code < zero)
+    return [code for one in codes for code in one]
+
+
 def kernel(row: list[Any], scales: list[np.float32], coder: Coder, models: list[Model]) -> Kernel:
     _, shape, dim, bits, number_type, granularity, zero_point, _, model = row
     per_row = product(shape) // shape[dim]
-    flat = coder.take(models[model], product(shape))
+    if isinstance(model, list):
+        zero_code = len(levels(bits, number_type, granularity)) // 2 if zero_point is None else zero_point
+        flat = in_contexts(shape, zero_code, coder, [models[m] for m in model])
+    else:
+        flat = coder.take(models[model], product(shape))
     codes = [flat[i : i + per_row] for i in range(0, len(flat), per_row)]
     table = levels(bits, number_type, granularity)
     rows = []

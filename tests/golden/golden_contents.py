@@ -119,6 +119,19 @@ def shared() -> Contents:
     return Contents(Layout(kernels, (), (), ()), Kept(), quantized, {})
 
 
+def contexts() -> Contents:
+    """A convolution whose filters are smooth enough that its codes are told apart by their neighbours'."""
+    random = np.random.default_rng(7)
+    shape = (12, 8, 3, 3)
+    signs = np.repeat(random.integers(-1, 2, (12 * 8, 1)), 9, axis=1)
+    flips = random.random(signs.shape) < 0.15
+    codes = np.where(flips, random.integers(-1, 2, signs.shape), signs) + 1
+    stored = StoredKernel("conv.weight", shape, 0, Choice(2, 1.0, NumberType.INT, Granularity.LEARNED))
+    rows = torch.from_numpy(codes.reshape(12, -1).astype(np.uint8))
+    quantized = Quantized(stored.choice, rows, numbers(torch.full((12, 1), -40)), None)
+    return Contents(Layout((stored,), (), (), ()), Kept(), {stored.name: quantized}, {})
+
+
 def constant() -> Contents:
     """Kernels of one code each take no words at all."""
     choice = Choice(4, 1.0, NumberType.INT, Granularity.UNIFORM)
@@ -146,6 +159,7 @@ GOLDEN: dict[str, Callable[[], Contents]] = {
     "pruned": pruned,
     "rest": rest,
     "shared": shared,
+    "contexts": contexts,
     "constant": constant,
     "activations": activations,
     "empty": lambda: Contents(Layout((), (), (), ()), Kept(), {}, {}),

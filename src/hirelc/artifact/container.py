@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from hirelc.artifact.contents import Contents, RawArray, contents_of
+from hirelc.artifact.contexts import by_context, join, split
 from hirelc.artifact.entropy import Decoder, Model, Symbols, encode, mask_model, model_of_costs
 from hirelc.artifact.manifest import KernelCoding, Manifest, parse_manifest
 from hirelc.artifact.modelling import share_models, table_of
@@ -22,8 +23,9 @@ from hirelc.compression.quantize import Quantized
 from hirelc.compression.rest import CodedTensor, is_finite
 from hirelc.errors import FormatError
 from hirelc.formats import levels_of
-from hirelc.layout import Layout
+from hirelc.layout import Layout, StoredKernel
 from hirelc.network.surgery import Kept
+from hirelc.policy import Choice
 
 MAGIC = b"\x89HIRELC\n"
 VERSION = 2
@@ -76,7 +78,7 @@ class _Streams:
     masks: list[Symbols]
     scales: Symbols
     values: Symbols
-    codes: list[Symbols]
+    kernels: list[Quantized]
 
     @classmethod
     def of(cls, contents: Contents) -> _Streams:
@@ -87,22 +89,25 @@ class _Streams:
         scales = _joined([(e - origin).astype(np.int32) for e, origin in zip(exponents, origins, strict=True)])
         coded = {t.name: v for t in layout.rest if isinstance(v := contents.rest[t.name], CodedTensor)}
         values = _joined([v.symbols for v in coded.values()])
-        codes = [q.codes.numpy().ravel().astype(np.int32) for q in kernels]
-        tables, used = share_models(codes)
+        parts = [
+            by_context(q.codes.numpy(), k, zero_code(q.choice, q.zero_point))
+            for q, k in zip(kernels, layout.kernels, strict=True)
+        ]
+        tables, used = share_models([part for kernel in parts for part in kernel])
         indices: list[int | None] = []
         for stream in (scales, values):
             indices.append(len(tables) if stream.size else None)
             tables += [table_of(stream)] if stream.size else []
         manifest = Manifest(
             layout,
-            tuple(KernelCoding(q.zero_point, o, m) for q, o, m in zip(kernels, origins, used, strict=True)),
+            tuple(_codings(kernels, origins, parts, used)),
             {name: (v.step, v.origin) for name, v in coded.items()},
             tuple(tables),
             indices[0],
             indices[1],
             contents.activations,
         )
-        return cls(manifest, list(_masks(layout, contents.kept)), scales, values, codes)
+        return cls(manifest, list(_masks(layout, contents.kept)), scales, values, kernels)
 
     def parts(self, layout: Layout) -> Iterator[tuple[Symbols, Model]]:
         """All symbols with their models, in the order of the file."""
@@ -113,7 +118,33 @@ class _Streams:
             yield self.scales, models[manifest.scales]
         if manifest.values is not None:
             yield self.values, models[manifest.values]
-        yield from ((codes, models[k.model]) for codes, k in zip(self.codes, manifest.kernels, strict=True))
+        for found, kernel, coding in zip(self.kernels, layout.kernels, manifest.kernels, strict=True):
+            yield from coded_parts(found, kernel, [models[index] for index in coding.models])
+
+
+def coded_parts(found: Quantized, kernel: StoredKernel, models: Sequence[Model]) -> Iterator[tuple[Symbols, Model]]:
+    """A kernel's codes with their models, in the order of the file."""
+    codes = found.codes.numpy()
+    if len(models) == 1:
+        yield codes.ravel().astype(np.int32), models[0]
+    else:
+        yield from (
+            (part.astype(np.int32), models[at]) for at, part in split(codes, kernel, zero_code(found.choice, found.zero_point))
+        )
+
+
+def zero_code(choice: Choice, zero_point: int | None) -> int:
+    """The code that means zero."""
+    return len(levels_of(choice)) // 2 if zero_point is None else zero_point
+
+
+def _codings(
+    kernels: Sequence[Quantized], origins: Sequence[int], parts: Sequence[Sequence[Symbols]], used: Sequence[int]
+) -> Iterator[KernelCoding]:
+    at = 0
+    for found, origin, own in zip(kernels, origins, parts, strict=True):
+        yield KernelCoding(found.zero_point, origin, tuple(used[at : at + len(own)]))
+        at += len(own)
 
 
 def _joined(parts: Sequence[Symbols]) -> Symbols:
@@ -251,13 +282,21 @@ def _read_kernels(
         at += kernel.scales
         if own.min() < LEAST_SCALE or own.max() > MOST_SCALE:
             raise FormatError(f"{kernel.name}: a scale beyond the grid", offset)
-        codes = decoder.take_codes(models[coding.model], kernel.codes, len(levels_of(kernel.choice)))
+        codes = _read_codes(kernel, coding, decoder, models)
         if codes is None:
             raise FormatError(f"{kernel.name}: a code beyond the levels of its format", offset)
         rows = torch.from_numpy(codes).view(kernel.shape[kernel.channel_dim], -1)
         scale = numbers(torch.from_numpy(own)).view(-1, 1)
         kernels[kernel.name] = Quantized(kernel.choice, rows, scale, coding.zero_point)
     return kernels
+
+
+def _read_codes(kernel: StoredKernel, coding: KernelCoding, decoder: Decoder, models: list[Model]) -> NDArray[np.uint8] | None:
+    levels = len(levels_of(kernel.choice))
+    if len(coding.models) == 1:
+        return decoder.take_codes(models[coding.models[0]], kernel.codes, levels)
+    zero = zero_code(kernel.choice, coding.zero_point)
+    return join(kernel, zero, lambda context, count: decoder.take_codes(models[coding.models[context]], count, levels))
 
 
 def _read_coded(manifest: Manifest, decoder: Decoder, models: list[Model], offset: int) -> dict[str, CodedTensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hirelc.artifact.container import HEADER, mask_models, models_of, open_container
+from hirelc.artifact.container import HEADER, coded_parts, mask_models, models_of, open_container
 from hirelc.artifact.contents import Contents
 from hirelc.artifact.entropy import Model
 from hirelc.compression.grid import exponents_of
@@ -101,7 +101,10 @@ def open_file(path: str | Path) -> FileView:
         kernels[stored.name] = _view(
             stored,
             contents,
-            _bits(models[coding.model], contents.kernels[stored.name].codes.numpy()),
+            sum(
+                _bits(model, part)
+                for part, model in coded_parts(contents.kernels[stored.name], stored, [models[i] for i in coding.models])
+            ),
             0.0 if manifest.scales is None else _bits(models[manifest.scales], scales),
         )
     coded = [v.symbols for v in contents.rest.values() if isinstance(v, CodedTensor)]

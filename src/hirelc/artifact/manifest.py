@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hirelc.artifact.contexts import CONTEXTS, can_have_contexts
 from hirelc.artifact.entropy import ABSENT, LARGEST_COST, MOST_SYMBOLS
 from hirelc.artifact.modelling import Table
 from hirelc.compression.activations import ActivationSite
@@ -31,11 +32,15 @@ KEYS = ("writer", "kernels", "rest", "couplings", "rows", "models", "scales", "v
 
 @dataclass(frozen=True)
 class KernelCoding:
-    """How one kernel is coded: its zero point, what its scale exponents count from, and its model's index."""
+    """How one kernel is coded.
+
+    :param scale_origin: what its scale exponents count from
+    :param models: index of its model, or of those of its nine contexts
+    """
 
     zero_point: int | None
     scale_origin: int
-    model: int
+    models: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def _kernel_json(kernel: StoredKernel, coding: KernelCoding) -> list[Any]:
         choice.granularity.value,
         coding.zero_point,
         coding.scale_origin,
-        coding.model,
+        coding.models[0] if len(coding.models) == 1 else list(coding.models),
     ]
 
 
@@ -241,7 +246,10 @@ def _kernel(row: Any, models: int) -> tuple[StoredKernel, KernelCoding]:
         _count(zero_point, 0, 2**choice.bits - 1)
     elif zero_point is not None:
         raise FormatError(f"{name}: its format has no zero point")
-    return stored, KernelCoding(zero_point, _count(scale_origin, LEAST_SCALE, MOST_SCALE), _count(model, 0, models - 1))
+    used = tuple(_count(index, 0, models - 1) for index in (model if isinstance(model, list) else [model]))
+    if isinstance(model, list) and (len(used) != CONTEXTS or not can_have_contexts(stored)):
+        raise FormatError(f"{_shown(name)}: {len(used)} models for contexts that it cannot have")
+    return stored, KernelCoding(zero_point, _count(scale_origin, LEAST_SCALE, MOST_SCALE), used)
 
 
 def _tensor(row: Any) -> tuple[StoredTensor, tuple[int, int] | None]:

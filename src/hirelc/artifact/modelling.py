@@ -59,6 +59,8 @@ def share_models(parts: Sequence[Symbols]) -> tuple[list[Table], list[int]]:
     bits: list[float] = []  # of each pool and what it codes
     choice = [0] * len(parts)
     for index in sorted(range(len(parts)), key=lambda i: (-parts[i].size, i)):
+        if not parts[index].size:
+            continue  # an empty context: whichever model comes first
         first, counts = histogram(parts[index])
         joined = (first, counts)
         alone = min(_prices(counts))
