@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 import hirelc
+from hirelc.artifact.container import VERSION
 from hirelc.data import load_data
 
 PROTOCOLS = {"A": (6_000, 240_000), "B": (55_000, 1_100_000)}
@@ -80,6 +81,7 @@ def main() -> None:
     )
     row = {
         "commit": commit(),
+        "format": VERSION,
         "network": args.network,
         "protocol": args.protocol,
         "strategy": args.strategy,

@@ -19,6 +19,8 @@ COLUMNS = (
     "network",
     "protocol",
     "strategy",
+    "format",
+    "rate term",
     "seed",
     "bytes",
     "ratio",
@@ -30,11 +32,13 @@ COLUMNS = (
     "images",
     "s",
 )
-# what others measured on the same networks and data: shared bench, "Uniform bits", bit-packed sizes, one seed
+# what others measured on the same networks and data (the common benchmark's own figures, one seed; size = entropy of the
+# codes + scales + rest): uniform bits on 6,000 images; uniform ternary with a rate term on 55,000 images, 330,000 seen
 RIVALS = {
-    "resnet20": [("uniform 4 bit", 7.8, 92.38), ("uniform 3 bit", 10.2, 92.36), ("uniform ternary", 14.9, 92.12)],
-    "vit": [("uniform 3 bit", 9.0, 90.38), ("uniform ternary", 12.3, 89.52)],
+    "resnet20": {"A": [(9.1, 92.38), (12.2, 92.36), (19.7, 92.12)], "B": [(29.2, 93.07), (39.5, 92.49)]},
+    "vit": {"A": [(10.2, 90.38), (15.1, 89.52)], "B": [(19.6, 90.13)]},
 }
+COLOURS = {"A": "tab:blue", "B": "tab:orange"}
 CODE_OF_PAPER = {"resnet20": (5.81, 89.97)}
 
 INTRODUCTION = """# Results
@@ -46,13 +50,34 @@ Every row is one run of `benchmarks/protocol.py`, written by it to `results.json
 `DIR` holds the common benchmark: two trained networks on Fashion-MNIST. *ratio* is the fp32 safetensors file over our
 whole file. *test* is the accuracy on the 10,000 test images of the network read back from the file; *lost* counts
 against the better of original and control, which got the same final fine-tune. *images* is what search and final
-fine-tune saw together. Times are of shared, often busy machines: compare them only within one row's machine and day.
+fine-tune saw together. Format 1 was bit-packed, format 2 is entropy-coded. Times are of shared, often busy machines:
+compare them only within one row's machine and day.
 
 """
 
+FILES = """
+## The file
+`python benchmarks/file.py --bench DIR --speed --nncodec-python PYTHON`: uniform bits, not fine-tuned, first and last
+kernel in 8 bits. *of goal* is our bytes over 1.02 times the zero-order entropy of all that is coded plus 2 KB; zstd -19 and
+xz -9e pack the bit-packed equivalent (fp16 scales and rest), NNCodec 2.1.3 codes the same integers.
 
-def load() -> list[dict]:
-    lines = (HERE / "results.jsonl").read_text().splitlines()
+| file | bytes | of goal | bit-packed | zstd -19 | xz -9e | NNCodec | all but codes |
+|---|---|---|---|---|---|---|---|
+"""
+
+LATENCY = """
+## Latency
+`python benchmarks/latency.py`: networks with random weights, exported to integers, against the fp32 ONNX of the original in
+the same run and with the same threads (onnxruntime on the CPU; medians of interleaved runs).
+
+| network | kept | threads | batch | fp32, ms | integers, ms | times faster | machine |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def load(name: str) -> list[dict]:
+    path = HERE / name
+    lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.strip()]
 
 
@@ -60,11 +85,42 @@ def table(rows: list[dict]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " | commit |", "|" + "---|" * (len(COLUMNS) + 1)]
     for r in sorted(rows, key=lambda r: (r["network"], r["protocol"], r["strategy"], r["goal_ratio"], r["seed"])):
         control = "-" if r["test_control"] is None else f"{r['test_control']:.2f}"
-        cells = [r["network"], r["protocol"], r["strategy"], r["seed"], f"{r['bytes']:,}", f"{r['ratio']:.1f}x"]
+        cells = [r["network"], r["protocol"], r["strategy"], r.get("format", 1), "yes" if r.get("rate_term") else "no"]
+        cells += [r["seed"], f"{r['bytes']:,}", f"{r['ratio']:.1f}x"]
         cells += [f"{r['test']:.2f}", f"{r['test_original']:.2f}", control, f"{r['loss_points']:+.2f}", f"{r['mac_ratio']:.2f}"]
         cells += [f"{r['images_seen']:,}", r["seconds"], f"`{r['commit']}`"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def files(rows: list[dict]) -> str:
+    """The last measurement of each file."""
+    lines = []
+    for r in {r["file"]: r for r in rows if "file" in r}.values():
+        others = [f"{r[k]:,}" if r.get(k) else "-" for k in ("packed", "zstd", "xz", "nncodec")]
+        cells = [r["file"], f"{r['bytes']:,}", f"{r['of_goal']:.3f}", *others, f"{r['all_but_codes']:.1%}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    text = FILES + "\n".join(lines) + "\n"
+    last = {r["speed_bits"]: r for r in rows if "speed_bits" in r}.values()
+    if last:
+        words = [f"{r['speed_bits']} bit {r['decode_millions_per_s']} and {r['encode_millions_per_s']}" for r in last]
+        text += "\nDecoding and encoding, million weights a second on one core: " + ", ".join(words) + ".\n"
+    return text
+
+
+def latencies(rows: list[dict]) -> str:
+    lines = []
+    for r in rows:
+        for t in r["times"]:
+            cells = [r["network"], f"{r['keep']:.0%}, multiples of {r['align']}", r["threads"], t["batch"]]
+            cells += [
+                f"{t['original'][0]:.1f}",
+                f"{t['compressed'][0]:.1f}",
+                f"{t['speedup']:.2f}",
+                f"{r['machine']}, {t['runtime']}",
+            ]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return LATENCY + "\n".join(lines) + "\n"
 
 
 def machines(rows: list[dict]) -> str:
@@ -75,15 +131,12 @@ def machines(rows: list[dict]) -> str:
 def picture(rows: list[dict]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     for axis, network, title in zip(axes, ("resnet20", "vit"), ("ResNet-20", "Vision transformer"), strict=True):
-        own = [r for r in rows if r["network"] == network and r["strategy"] == "hirelc"]
-        for protocol, marker in (("A", "o"), ("B", "s")):
+        own = [r for r in rows if r["network"] == network and r["strategy"] == "hirelc" and r.get("format") == 2]
+        for protocol, colour in COLOURS.items():
             points = [(r["ratio"], r["test"]) for r in own if r["protocol"] == protocol]
             if points:
-                axis.scatter(
-                    *zip(*points, strict=True), marker=marker, color="tab:blue", label=f"hirelc, protocol {protocol}", zorder=3
-                )
-        rivals = RIVALS[network]
-        axis.plot([r[1] for r in rivals], [r[2] for r in rivals], "x--", color="tab:gray", label="uniform bits, 24,000 images")
+                axis.scatter(*zip(*points, strict=True), color=colour, label=f"hirelc, protocol {protocol}", zorder=3)
+            axis.plot(*zip(*RIVALS[network][protocol], strict=True), "x--", color=colour, label=f"uniform bits, {protocol}")
         if network in CODE_OF_PAPER:
             axis.scatter(*CODE_OF_PAPER[network], marker="v", color="tab:red", label="the paper's code, as quantized")
         if own:
@@ -96,8 +149,9 @@ def picture(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    rows = load()
+    rows = load("results.jsonl")
     text = INTRODUCTION.replace("{networks}", "resnet20|vit") + table(rows) + machines(rows)
+    text += files(load("results-file.jsonl")) + latencies(load("latency.jsonl"))
     (HERE / "RESULTS.md").write_text(text)
     picture(rows)
     print(text)
