@@ -61,7 +61,7 @@ FILES = """
 kernel in 8 bits. *of goal* is our bytes over 1.02 times the zero-order entropy of all that is coded plus 2 KB; zstd -19 and
 xz -9e pack the bit-packed equivalent (fp16 scales and rest), NNCodec 2.1.3 codes the same integers.
 
-| file | bytes | of goal | bit-packed | zstd -19 | xz -9e | NNCodec | all but codes |
+| file | bytes | of goal | bit-packed | zstd -19 | xz -9e | NNCodec | masks, scales, norms, biases, embeddings |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -98,7 +98,7 @@ def files(rows: list[dict]) -> str:
     lines = []
     for r in {r["file"]: r for r in rows if "file" in r}.values():
         others = [f"{r[k]:,}" if r.get(k) else "-" for k in ("packed", "zstd", "xz", "nncodec")]
-        cells = [r["file"], f"{r['bytes']:,}", f"{r['of_goal']:.3f}", *others, f"{r['all_but_codes']:.1%}"]
+        cells = [r["file"], f"{r['bytes']:,}", f"{r['of_goal']:.3f}", *others, f"{r['no_weights']:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
     text = FILES + "\n".join(lines) + "\n"
     last = {r["speed_bits"]: r for r in rows if "speed_bits" in r}.values()

@@ -106,6 +106,7 @@ class Bench:
         importance = cut_fisher(self.fisher, compressed)
         target_bits = self._target_bits(compressed, target_bytes)
         scale_to_bits(compressed, importance, target_bits)
+        target_bits = self._target_bits(compressed, target_bytes)  # contexts and coarser norms leave more for the codes
         led_to = target_bits if self.trainer.config.rate_term else None
         trained = self.trainer.finetune(compressed, images, target_bits=led_to, **settings)
         data = pack(compressed)

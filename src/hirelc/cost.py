@@ -10,7 +10,7 @@ from hirelc.layout import StoredKernel, kept_rows, kept_units, layout_of, slim_k
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.policy import Choice
 
-SCALE_BITS, VALUE_BITS = 4.0, 5.4  # what scales, and values that are no kernel's, take on the bench networks
+SCALE_BITS, VALUE_BITS = 3.4, 5.4  # what scales, and values that are no kernel's, take on the bench networks
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,16 @@ from torch import Tensor
 from hirelc.compression.activations import ActivationSite
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.quantize import Quantized
-from hirelc.compression.rest import CodedTensor, code, restore
+from hirelc.compression.rate import entropy_bits
+from hirelc.compression.rest import STEPS_PER_DEVIATION, CodedTensor, code, restore
+from hirelc.cost import SCALE_BITS
 from hirelc.errors import FormatError
 from hirelc.layout import Layout, StoredTensor, layout_of
 from hirelc.network.norms import fold_batchnorms
 from hirelc.network.surgery import Kept
 from hirelc.network.trace import float_kind, unique_state
 
+LARGEST_SHARE = 0.1  # of the file: scales, norms, biases and embeddings together
 RawArray = NDArray[Any]  # float16, float32 or int64
 
 
@@ -65,19 +68,34 @@ def contents_of(compressed: CompressedNetwork) -> Contents:
         if not bool(torch.isfinite(found.scale).all() and torch.isfinite(weights[kernel.name]).all()):
             raise FormatError(f"{kernel.name}: not all of its weights and scales are finite numbers")
         kernels[kernel.name] = found
-    rest = {t.name: _stored(t, state[t.name]) for t in layout.rest}
+    rest = _rest(layout, state, kernels)
     kinds = {name: "coded" if isinstance(v, CodedTensor) else str(v.dtype) for name, v in rest.items()}
     layout = replace(layout, rest=tuple(replace(t, kind=kinds[t.name]) for t in layout.rest))
     return Contents(layout, compressed.kept, kernels, rest, compressed.sites())
 
 
-def _stored(tensor: StoredTensor, value: Tensor) -> CodedTensor | RawArray:
+def _rest(layout: Layout, state: dict[str, Tensor], kernels: dict[str, Quantized]) -> dict[str, CodedTensor | RawArray]:
+    """The other tensors, as finely as a tenth of the file allows: beside codes of one bit, five are too many."""
+    codes = sum(entropy_bits(q.codes.reshape(-1).long()) for q in kernels.values())
+    scales = SCALE_BITS * sum(q.scale.numel() for q in kernels.values())
+    rest: dict[str, CodedTensor | RawArray] = {}
+    for steps in STEPS_PER_DEVIATION:
+        rest = {t.name: _stored(t, state[t.name], steps) for t in layout.rest}
+        symbols = [v.symbols for v in rest.values() if isinstance(v, CodedTensor) and v.symbols.size]
+        joined = torch.from_numpy(np.concatenate(symbols)) if symbols else torch.zeros(0, dtype=torch.int32)
+        values = entropy_bits((joined - joined.min()).long()) if symbols else 0.0
+        if values + scales <= LARGEST_SHARE * (codes + values + scales):
+            break
+    return rest
+
+
+def _stored(tensor: StoredTensor, value: Tensor, steps_per_deviation: int) -> CodedTensor | RawArray:
     array = value.detach().cpu().numpy()
     kind = tensor.kind
     if kind == "coded":
         if not np.isfinite(array).all():
             raise FormatError(f"{tensor.name}: not all of its values are finite numbers")
-        coded = code(array.astype(np.float32))
+        coded = code(array.astype(np.float32), steps_per_deviation)
         if coded is not None:
             return coded
         kind = float_kind(tensor.name, value)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hirelc.compression.grid import LOWEST, NUMBERS, PER_OCTAVE
 
-STEPS_PER_DEVIATION = 8  # the error is then 3 % of the tensor's own spread
+STEPS_PER_DEVIATION = (8, 6, 4, 3)  # the error is then 3 to 8 % of the tensor's own spread
 WIDEST = 1000  # largest symbol: what spreads further is stored raw
 EXACT = 2**20  # origins below it, and steps down to it relative to the values, stay exact in float32
 
@@ -28,7 +28,7 @@ class CodedTensor:
     symbols: NDArray[np.int32]
 
 
-def code(values: NDArray[np.float32]) -> CodedTensor | None:
+def code(values: NDArray[np.float32], steps_per_deviation: int = STEPS_PER_DEVIATION[0]) -> CodedTensor | None:
     """The integers nearest to finite values, with a step that follows from their spread; None where none fits.
 
     The step is a fraction of the mean deviation from the median. Constant tensors get a step that leaves eleven
@@ -40,7 +40,7 @@ def code(values: NDArray[np.float32]) -> CodedTensor | None:
     middle = float(np.median(flat))
     deviation = float(np.abs(flat - middle).mean())
     largest = float(np.abs(flat).max())
-    wanted = max(deviation / STEPS_PER_DEVIATION, largest / EXACT)
+    wanted = max(deviation / steps_per_deviation, largest / EXACT)
     exponent = PER_OCTAVE * (math.floor(math.log2(largest)) - 10) if deviation == 0 else round(PER_OCTAVE * math.log2(wanted))
     if not LOWEST < exponent < -LOWEST:
         return None
