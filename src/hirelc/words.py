@@ -198,7 +198,7 @@ def _untouched_words(spec: NetworkSpec) -> str:
     numbers = sum(math.prod(entry.shape) for entry in rest)
     if rest:
         lines.append(
-            f"  {len(rest)} norms, biases and buffers, {numbers:,} numbers: too small to gain from, stored in fp16 or better "
+            f"  {len(rest)} norms, biases and buffers, {numbers:,} numbers: coded in steps of a fraction of their spread "
             "(BatchNorm folded into two numbers a channel)"
         )
     return "will not be touched\n" + ("\n".join(lines) if lines else "  nothing")
@@ -242,6 +242,9 @@ def file_json(view: FileView) -> dict[str, Any]:
     """What `hirelc show --json` prints."""
     return {
         "size_bytes": view.size_bytes,
+        "entropy_bytes": round(view.entropy_bits / 8),
+        "parts": {part: round(size) for part, size in view.parts.items()},
+        "activations": [[site.module, site.side, site.scale, site.zero_point] for site in view.activations],
         "kernels": [
             {
                 "name": kernel.name,
@@ -277,9 +280,15 @@ def file_words(view: FileView) -> str:
         )
         for kernel in view.kernels.values()
     ]
-    kernels = sum(kernel.size_bytes for kernel in view.kernels.values())
-    others = f"{view.size_bytes - kernels:,} in {len(view.rest)} other tensors, masks and headers"
-    return f"{table(headings, rows)}\n\n{view.size_bytes:,} bytes: {kernels:,} in kernels, {others}"
+    parts = {name: round(size) for name, size in view.parts.items()}
+    rest = f"{parts['values'] + parts['raw']:,} for {len(view.rest)} other tensors"
+    total = (
+        f"{view.size_bytes:,} bytes: {parts['codes']:,} for codes, {parts['scales']:,} for scales, {rest}, {parts['masks']:,} for "
+        f"masks, {parts['header'] + parts['manifest']:,} for header, names and models"
+    )
+    entropy = f"zero-order entropy of all that is coded: {view.entropy_bits / 8:,.0f} bytes"
+    sites = f"activations in 8 bits at {len(view.activations)} places" if view.activations else "activations in float"
+    return f"{table(headings, rows)}\n\n{total}\n{entropy}; {sites}"
 
 
 def _channels(kernel: KernelView) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hirelc.artifact.container import HEADER, coded_parts, mask_models, models_of, open_container
 from hirelc.artifact.contents import Contents
 from hirelc.artifact.entropy import Model
+from hirelc.compression.activations import ActivationSite
 from hirelc.compression.grid import exponents_of
 from hirelc.compression.rest import CodedTensor
 from hirelc.layout import StoredKernel
@@ -71,6 +72,7 @@ class FileView:
     :param rest: every other tensor by name, float32 or int64
     :param parts: bytes of each part of the file: header, manifest, raw, masks, scales, values, codes
     :param entropy_bits: zero-order entropy of everything that is coded, summed per tensor
+    :param activations: where activations are quantized; empty when they stay float
     """
 
     size_bytes: int
@@ -78,6 +80,7 @@ class FileView:
     rest: dict[str, NDArray[np.float32] | NDArray[np.int64]]
     parts: dict[str, float]
     entropy_bits: float
+    activations: tuple[ActivationSite, ...]
 
 
 def zero_order_entropy(symbols: NDArray[Any]) -> float:
@@ -121,7 +124,7 @@ def open_file(path: str | Path) -> FileView:
     entropy = sum(zero_order_entropy(v) * v.size for v in coded)
     entropy += sum(k.entropy * k.weights + zero_order_entropy(k.scales) * k.scales.size for k in kernels.values())
     rest = {t.name: contents.value(t).numpy() for t in contents.layout.rest}
-    return FileView(opened.file_bytes, kernels, rest, parts, entropy)
+    return FileView(opened.file_bytes, kernels, rest, parts, entropy, contents.activations)
 
 
 def _bits(model: Model, symbols: NDArray[Any]) -> float:
