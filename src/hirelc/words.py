@@ -283,8 +283,8 @@ def file_words(view: FileView) -> str:
     parts = {name: round(size) for name, size in view.parts.items()}
     rest = f"{parts['values'] + parts['raw']:,} for {len(view.rest)} other tensors"
     total = (
-        f"{view.size_bytes:,} bytes: {parts['codes']:,} for codes, {parts['scales']:,} for scales, {rest}, {parts['masks']:,} for "
-        f"masks, {parts['header'] + parts['manifest']:,} for header, names and models"
+        f"{view.size_bytes:,} bytes: {parts['codes']:,} for codes, {parts['scales']:,} for scales, {rest}, "
+        f"{parts['masks']:,} for masks, {parts['header'] + parts['manifest']:,} for header, names and models"
     )
     entropy = f"zero-order entropy of all that is coded: {view.entropy_bits / 8:,.0f} bytes"
     sites = f"activations in 8 bits at {len(view.activations)} places" if view.activations else "activations in float"
