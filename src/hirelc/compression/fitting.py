@@ -20,6 +20,9 @@ from hirelc.formats import has_zero_point
 from hirelc.policy import Granularity
 
 COARSEST = 14 * PER_OCTAVE  # grid steps; minifloats have to leave all their exponents behind
+# No kernel shrinks to less than this part of what the average keeps of its bits, while that is possible: the Fisher
+# information speaks of small changes, and undervalues kernels that all but vanish (docs/decisions/0005).
+FAIR = 0.7
 NEXT_TO_NOTHING = 0.02  # of the bits at the start: coarser than that is not looked at
 LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
 
@@ -35,9 +38,12 @@ def scale_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor
     if kernel_bits(compressed) <= target_bits:
         return
     kernels = [_Steps(q, w, importance[name]) for name, (q, w) in _named(compressed)]
-    price = _price(lambda price: sum(k.bits[k.chosen(price)] for k in kernels), target_bits)
+    floor = FAIR * target_bits / sum(k.bits[0] for k in kernels)
+    while floor > NEXT_TO_NOTHING and sum(k.least_bits(floor) for k in kernels) > target_bits:
+        floor /= 2
+    price = _price(lambda price: sum(k.bits[k.chosen(price, floor)] for k in kernels), target_bits)
     for kernel in kernels:
-        kernel.write(kernel.chosen(price))
+        kernel.write(kernel.chosen(price, floor))
 
 
 @torch.no_grad()
@@ -90,8 +96,14 @@ class _Steps:
                 break
         self.write(0)
 
-    def chosen(self, price: float) -> int:
-        return min(range(len(self.errors)), key=lambda up: self.errors[up] + price * self.bits[up])
+    def _allowed(self, floor: float) -> Sequence[int]:
+        return [up for up, bits in enumerate(self.bits) if up == 0 or bits >= floor * self.bits[0]]
+
+    def least_bits(self, floor: float) -> float:
+        return min(self.bits[up] for up in self._allowed(floor))
+
+    def chosen(self, price: float, floor: float) -> int:
+        return min(self._allowed(floor), key=lambda up: self.errors[up] + price * self.bits[up])
 
     def write(self, up: int) -> None:
         self.quantizer.scale.copy_(numbers(self.start + up))
