@@ -53,7 +53,7 @@ def _kept(folder: Path | None) -> str:
     return f": {kept_words(folder)}"
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def export(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Writes a compressed network as an ONNX model in integers, checked against the file. Needs the extra hirelc[onnx].
+    """Writes a compressed network as an ONNX model in integers, checked against the file. Needs the extra hirelc\\[onnx].
 
     \b
     hirelc export runs/mine/model.hirelc --model mypkg.nets:make_net --onnx net.onnx --data images.npz
@@ -92,7 +92,7 @@ def bench(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measures size, latency and memory against the fp32 original, both in onnxruntime. Needs the extra hirelc[onnx].
+    """Measures size, latency and memory against the fp32 original, both in onnxruntime. Needs the extra hirelc\\[onnx].
 
     \b
     hirelc bench runs/mine/model.hirelc --model mypkg.nets:make_net --onnx net.onnx --batch 1 --batch 64

@@ -25,7 +25,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="the page's file; RUN/report.html when not given")] = None,
     figures: Annotated[Path | None, typer.Option(help="write the charts as SVG and PNG into this folder instead")] = None,
 ) -> None:
-    """Writes one self-contained HTML page about a run, finished or not. Needs the extra "report".
+    """Writes one self-contained HTML page about a run, finished or not. Needs the extra hirelc\\[report].
 
     \b
     hirelc report runs/mine
@@ -49,7 +49,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="folders of two runs or more")],
     out: Annotated[Path, typer.Option(help="the page's file")] = Path("compare.html"),
 ) -> None:
-    """Puts several runs on one page: a table and a common front. Needs the extra "report".
+    """Puts several runs on one page: a table and a common front. Needs the extra hirelc\\[report].
 
     \b
     hirelc compare runs/a runs/b --out compare.html
