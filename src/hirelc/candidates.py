@@ -18,15 +18,13 @@ from hirelc.artifact.load import build
 from hirelc.compression.activations import ActivationSite, observe
 from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
 from hirelc.compression.fitting import round_to_bits, scale_to_bits
-from hirelc.compression.rate import kernel_bits
+from hirelc.compression.rate import FileGoal
 from hirelc.errors import FormatError
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
 
-MARGIN = 0.998  # of the wanted length: what the estimate of a code's bits may be off by
-LEAST = 0.05  # of a policy's bits: a goal below that would leave zeros only
 ROUNDINGS = 3
 
 
@@ -104,24 +102,15 @@ class Bench:
         The file is longer than wanted only where no rounding can make it shorter.
         """
         importance = cut_fisher(self.fisher, compressed)
-        target_bits = self._target_bits(compressed, target_bytes)
-        scale_to_bits(compressed, importance, target_bits)
-        target_bits = self._target_bits(compressed, target_bytes)  # contexts and coarser norms leave more for the codes
-        led_to = target_bits if self.trainer.config.rate_term else None
-        trained = self.trainer.finetune(compressed, images, target_bits=led_to, **settings)
-        data = pack(compressed)
+        goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+        scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
+        led_to = goal if self.trainer.config.rate_term else None
+        trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
         for _ in range(ROUNDINGS):
-            if len(data) <= target_bytes:
+            if goal.met(compressed):
                 break
-            round_to_bits(compressed, importance, kernel_bits(compressed) - 8 * (len(data) - MARGIN * target_bytes))
-            data = pack(compressed)
-        return trained, data
-
-    def _target_bits(self, compressed: CompressedNetwork, target_bytes: int) -> float:
-        """What is left for the kernels' codes once everything else is written."""
-        bits = kernel_bits(compressed)
-        others = len(pack(compressed)) - bits / 8
-        return max(8 * (MARGIN * target_bytes - others), LEAST * bits)
+            round_to_bits(compressed, importance, goal.kernel_bits(compressed))
+        return trained, pack(compressed)
 
     def read_back_accuracy(self, data: bytes) -> float:
         """Accuracy on the search-validation split of the network that a file holds."""

@@ -8,7 +8,8 @@ what the difference costs. Its strength is not a setting: it follows from the bi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,10 @@ START = 0.02  # first strength: loss per bit and weight
 WEAKEST, STRONGEST = 1e-4, 20.0
 LOOKS = 100  # at the codes, over a fine-tune
 INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
+
+MARGIN = 0.998  # of the wanted length: codes move a little after the last look at them
+AIM = 0.99  # of what the codes may take, in training: the controller swings, and rounding afterwards costs more
+LEAST = 0.05  # of the present bits: a goal below that would leave zeros only
 
 SAVED, LEFT = 1.0, 0.4  # what coarser steps may take off: bits per weight at most, and what is left at least
 
@@ -74,26 +79,47 @@ def expected_bits(quantizer: Quantizer, weight: Tensor, costs: Tensor) -> Tensor
     return (costs[right - 1] + (costs[right] - costs[right - 1]) * (units - low) / (high - low)).sum()
 
 
-class RateTerm:
-    """Leads a network in training to a number of coded bits.
+@dataclass(frozen=True)
+class FileGoal:
+    """A length that the file of a compressed network is to have.
 
-    :param target_bits: what all kernels together may take
+    :param written: how long the file of the network as it is now would be
+    """
+
+    size_bytes: int
+    written: Callable[[CompressedNetwork], int]
+
+    def met(self, compressed: CompressedNetwork) -> bool:
+        return self.written(compressed) <= self.size_bytes
+
+    def kernel_bits(self, compressed: CompressedNetwork) -> float:
+        """Zero-order bits that the codes of all kernels may take, everything else and the coder's gains being as now."""
+        bits = kernel_bits(compressed)
+        others = self.written(compressed) - bits / 8
+        return max(8 * (MARGIN * self.size_bytes - others), LEAST * bits, 1.0)
+
+
+class RateTerm:
+    """Leads a network in training to a length of its file.
+
     :param steps: optimizer steps of the fine-tune
     """
 
-    def __init__(self, compressed: CompressedNetwork, target_bits: float, steps: int) -> None:
+    def __init__(self, compressed: CompressedNetwork, goal: FileGoal, steps: int) -> None:
         self.compressed = compressed
+        self.goal = goal
         self.steps = steps
         self.integral = START
         self.strength = 0.0
         self.weights = max(1, sum(w.numel() for _, w in kernels_of(compressed)))
         self.bits = self.start_bits = max(1.0, kernel_bits(compressed))
-        self.target_bits = max(1.0, target_bits)
+        self.target_bits = AIM * goal.kernel_bits(compressed)
         self.costs: list[Tensor] = []
 
     def reached(self) -> bool:
-        """Whether the codes of this moment are within one part in fifty of the wanted size."""
-        return kernel_bits(self.compressed) <= 1.02 * self.target_bits
+        """Whether the file would fit now. The aim is set anew: as codes get rarer, the coder's gains change."""
+        self.target_bits = AIM * self.goal.kernel_bits(self.compressed)
+        return self.goal.met(self.compressed)
 
     def loss(self, step: int) -> Tensor | None:
         """What to add to the loss of this step; None while nothing is wanted."""

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hirelc.batches import Batches
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.fakequant import Quantizer
-from hirelc.compression.rate import RateTerm
+from hirelc.compression.rate import FileGoal, RateTerm
 from hirelc.config import TrainConfig
 from hirelc.errors import ExecutionError
 from hirelc.measure.evaluate import accuracy, native_precision, running
@@ -72,7 +72,7 @@ class Trainer:
         name: str,
         evaluations: int | None = None,
         rate_factor: float = 1.0,
-        target_bits: float | None = None,
+        file_goal: FileGoal | None = None,
         progress: Callable[[int], None] = lambda images: None,
     ) -> Trained:
         """Trains in place and leaves the best state (by search-validation) in the student, in eval mode.
@@ -80,7 +80,7 @@ class Trainer:
         :param images: training samples to see at most (forward and backward)
         :param name: of the random stream
         :param rate_factor: on the peak learning rate
-        :param target_bits: what the kernels of a compressed network may take once coded; None leaves the rate alone
+        :param file_goal: the length that the file of a compressed network is led to; None leaves the rate alone
         :raises Diverged: the loss is not finite
         """
         begun = time.monotonic()
@@ -92,8 +92,8 @@ class Trainer:
         every = max(1, steps // (evaluations or self.config.evaluations))
         scores = [(0, self._validate(student, precision))]
         rate = None
-        if target_bits is not None and isinstance(student, CompressedNetwork):
-            rate = RateTerm(student, target_bits, steps)
+        if file_goal is not None and isinstance(student, CompressedNetwork):
+            rate = RateTerm(student, file_goal, steps)
         best = _Best(student, scores[0][1], rate is None or rate.reached())
         seen, loss_value = 0, math.nan
         self.teacher.eval()
