@@ -75,7 +75,7 @@ def test_policy_json_is_strict() -> None:
 
 def test_budget_bounds() -> None:
     assert Budget(0.1, 0.5, 2, Strategy.AUTO, 1.0).strategy is Strategy.AUTO
-    for fields in ((0, 0.5, 2), (1.1, 0.5, 2), (0.1, 1, 2), (0.1, -0.1, 2), (0.1, 0.5, 1)):
+    for fields in ((0, 0.5, 2), (1.1, 0.5, 2), (0.1, 1, 2), (0.1, -0.1, 2), (0.1, 0.5, -1)):
         with pytest.raises(PolicyError):
             Budget(*fields, Strategy.AUTO, 1.0)
 

@@ -146,7 +146,8 @@ def compress(
     strategy: Annotated[str, typer.Option(help="hirelc, random or uniform", rich_help_panel=SEARCH)] = SearchConfig.strategy,
     blocks: Blocks = None,
     frame_bits: Annotated[
-        int, typer.Option(help="bits of the kernels outside any block", rich_help_panel=SEARCH)
+        int | None,
+        typer.Option(help="bits of the kernels outside any block; without it, finer than the blocks", rich_help_panel=SEARCH),
     ] = Config.frame_bits,
     importance: Annotated[
         str, typer.Option(help="which channels stay: by fisher or magnitude", rich_help_panel=SEARCH)

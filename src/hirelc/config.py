@@ -25,6 +25,7 @@ class SearchConfig:
     :param low_level_steps: environment steps per low-level agent and cycle
     :param high_level_steps: environment steps per high-level agent and cycle
     :param levels: how many levels the bits and keep actions have (the paper's 15)
+    :param min_bits: lowest bits; below 4, formats whose step can be coarser are that instead (see `precision`)
     :param min_keep: lowest keep_ratio that any budget may grant
     :param strategy: who proposes policies: "hirelc", "random" or "uniform"
     """
@@ -97,7 +98,7 @@ class Config:
 
     :param seed: the root of every random stream of the run
     :param blocks: regular expression that names the blocks; None finds them by repetition
-    :param frame_bits: bits of the kernels outside any block
+    :param frame_bits: bits of the kernels outside any block; None makes them finer than the goal leaves the blocks
     :param importance: by what channels are kept: "fisher" (Fisher x squared weight) or "magnitude" (squared weight)
     :param fisher_samples: training samples for the Fisher sensitivity
     :param calibration_samples: training samples on which the logit-MSE proxy, and ranges of activations, are measured
@@ -107,7 +108,7 @@ class Config:
 
     seed: int = 0
     blocks: str | None = None
-    frame_bits: int = 8
+    frame_bits: int | None = None
     importance: str = "fisher"
     fisher_samples: int = 256
     calibration_samples: int = 128
@@ -119,7 +120,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _positive(self, "fisher_samples", "calibration_samples", "align")
-        if not 2 <= self.frame_bits <= 8:
+        if self.frame_bits is not None and not 2 <= self.frame_bits <= 8:
             raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
         if self.activations not in ("float", "int8"):
             raise RunError(f"unknown activations {self.activations!r}: use float or int8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from hirelc.compression.prune import canonical, effective_keep
@@ -10,7 +11,7 @@ from hirelc.cost import SizeModel
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity
 from hirelc.network.spec import Pruning
-from hirelc.policy import Choice, Granularity, NumberType, Policy
+from hirelc.policy import Choice, Policy
 from hirelc.search.problem import BlockInfo, KernelInfo
 
 Choices = Sequence[Choice]
@@ -20,16 +21,15 @@ class Landscape:
     """Implements `search.problem.Problem`.
 
     :param sizes: expected bytes after fine-tuning
-    :param frame_bits: bits of the kernels outside any block
+    :param frame: choices of the kernels outside any block
     """
 
-    def __init__(self, sizes: SizeModel, sensitivity: Sensitivity, proxy: LogitProxy, frame_bits: int) -> None:
+    def __init__(self, sizes: SizeModel, sensitivity: Sensitivity, proxy: LogitProxy, frame: Mapping[str, Choice]) -> None:
         self.sizes = sizes
-        self.spec = spec = sizes.spec
+        self.spec = sizes.spec
         self.proxy = proxy
         self.sensitivity = sensitivity
-        # the frame is few bytes and touches everything: one learned step per channel, all channels kept
-        self.frame = {k.name: Choice(frame_bits, 1.0, NumberType.INT, Granularity.LEARNED) for k in spec.frame}
+        self.frame = frame
         self._bytes: dict[tuple[int, tuple[Choice, ...]], int] = {}
         self._distortions: dict[tuple[int, tuple[Choice, ...]], float] = {}
         self._canonical: dict[tuple[int, tuple[Choice, ...]], tuple[Choice, ...]] = {}
@@ -75,8 +75,7 @@ class Landscape:
         if key not in self._canonical:
             named = self._named(block, choices)
             self._canonical[key] = tuple(
-                Choice(c.bits, effective_keep(self.spec, named, self.spec.by_name[name]), c.number_type, c.granularity)
-                for name, c in named.items()
+                replace(c, keep_ratio=effective_keep(self.spec, named, self.spec.by_name[name])) for name, c in named.items()
             )
         return self._canonical[key]
 

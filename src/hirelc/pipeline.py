@@ -25,6 +25,7 @@ from hirelc.landscape import Landscape
 from hirelc.models import answers, check_fits, check_task, place, settled
 from hirelc.network.trace import check_module, float_copy, trace
 from hirelc.policy import Goal, Measurement
+from hirelc.precision import precision_of, precision_words
 from hirelc.preparing import (
     calibration_inputs,
     describe,
@@ -231,18 +232,17 @@ def _say_measurement(run: Run, cycle: int, proposal: Proposal, m: Measurement, o
         run.say.warn(f"{head}candidate rejected: {m.failure}")
         return
     expected = "" if proposal.predicted_drop is None else f" (predicted {proposal.predicted_drop:+.2f})"
-    mean_bits = _mean_bits(proposal)
     run.say.line(
         f"{head}{m.size_bytes:,} bytes = {original / m.size_bytes:.1f}x, drop {m.drop_points:+.2f} points{expected}, "
-        f"{mean_bits}, {m.seconds:.0f} s"
+        f"{_in_words(proposal)}, {m.seconds:.0f} s"
     )
 
 
-def _mean_bits(proposal: Proposal) -> str:
+def _in_words(proposal: Proposal) -> str:
     decided = [choice for block in proposal.choices for choice in block]
-    bits = sum(c.bits for c in decided) / len(decided)
     keep = sum(c.keep_ratio for c in decided) / len(decided)
-    return f"{bits:.1f} bits and {keep:.0%} of the channels on average"
+    lowest, highest = min(decided, key=precision_of), max(decided, key=precision_of)
+    return f"from {precision_words(lowest)} to {precision_words(highest)}, {keep:.0%} of the channels on average"
 
 
 def _command() -> str | None:

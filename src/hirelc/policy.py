@@ -15,8 +15,9 @@ from typing import Any
 
 from hirelc.errors import PolicyError
 
-POLICY_VERSION = 1
+POLICY_VERSION = 2
 MIN_BITS, MAX_BITS = 2, 8
+COARSEST = 16
 
 
 class NumberType(StrEnum):
@@ -55,18 +56,23 @@ class Choice:
 
     :param bits: 2..8 per weight
     :param keep_ratio: fraction of output channels kept, in (0, 1]
+    :param coarse: 0..16 quarter octaves by which the step is coarser at the start than that of least error. Codes of a
+        coarser step take fewer bits in the file: this is how a weight comes to take less than one.
     """
 
     bits: int = 8
     keep_ratio: float = 1.0
     number_type: NumberType = NumberType.INT
     granularity: Granularity = Granularity.PER_CHANNEL
+    coarse: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not MIN_BITS <= self.bits <= MAX_BITS:
             raise PolicyError(f"bits must be a whole number from {MIN_BITS} to {MAX_BITS}, not {self.bits!r}")
         if not (isinstance(self.keep_ratio, float | int) and 0 < self.keep_ratio <= 1):
             raise PolicyError(f"keep_ratio must be above 0 and at most 1, not {self.keep_ratio!r}")
+        if isinstance(self.coarse, bool) or not isinstance(self.coarse, int) or not 0 <= self.coarse <= COARSEST:
+            raise PolicyError(f"coarse must be a whole number from 0 to {COARSEST}, not {self.coarse!r}")
         object.__setattr__(self, "keep_ratio", float(self.keep_ratio))
         try:
             object.__setattr__(self, "number_type", NumberType(self.number_type))
@@ -118,7 +124,7 @@ class Policy(Mapping[str, Choice]):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
-        if set(data) != {"version", "choices"} or data["version"] != POLICY_VERSION:
+        if set(data) != {"version", "choices"} or data["version"] not in (1, POLICY_VERSION):
             raise PolicyError(f"not a version {POLICY_VERSION} policy: keys {sorted(data)}")
         try:
             return cls(tuple((name, Choice(**fields)) for name, fields in data["choices"].items()))
@@ -137,13 +143,13 @@ class Budget:
 
     :param target_fraction: bytes of the compressed block / bytes of the block in fp32
     :param max_pruning: largest fraction of channels that may go (1 - lowest keep_ratio)
-    :param min_bits: lowest bit-width allowed
+    :param min_precision: lowest rung of the ladder (see `precision`) that its kernels may have
     :param max_drop: accuracy drop in points that the block may cause
     """
 
     target_fraction: float
     max_pruning: float
-    min_bits: int
+    min_precision: int
     strategy: Strategy
     max_drop: float
 
@@ -152,8 +158,8 @@ class Budget:
             raise PolicyError(f"target_fraction must be in (0, 1], not {self.target_fraction}")
         if not 0 <= self.max_pruning < 1:
             raise PolicyError(f"max_pruning must be in [0, 1), not {self.max_pruning}")
-        if not MIN_BITS <= self.min_bits <= MAX_BITS:
-            raise PolicyError(f"min_bits must be from {MIN_BITS} to {MAX_BITS}, not {self.min_bits}")
+        if self.min_precision < 0:
+            raise PolicyError(f"min_precision must be 0 or more, not {self.min_precision}")
         object.__setattr__(self, "strategy", Strategy(self.strategy))
 
 

@@ -11,7 +11,6 @@ from hirelc import cost
 from hirelc.artifact.container import pack
 from hirelc.batches import Batches, first_samples
 from hirelc.compression.apply import apply
-from hirelc.compression.rate import expected_bits_per_weight
 from hirelc.config import Config
 from hirelc.landscape import Landscape
 from hirelc.measure.evaluate import accuracy
@@ -20,9 +19,13 @@ from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
 from hirelc.network.calling import to_device
 from hirelc.network.spec import Pruning
-from hirelc.policy import Choice, Policy
+from hirelc.policy import Choice, Granularity, Policy
+from hirelc.precision import RUNGS, with_precision
 from hirelc.run import Run
+from hirelc.search.budgets import ByteTarget
 from hirelc.seeds import stream_seed
+
+FINER = 1.5  # bits per weight that the frame's kernels get beyond what the goal leaves on average
 
 
 def fisher_samples(config: Config, train: Batches) -> int:
@@ -97,15 +100,28 @@ def make_landscape(run: Run, sensitivity: Sensitivity, importance: dict[str, Ten
             task=run.task,
         )
     run.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=run.config.calibration_samples)
-    return Landscape(_sizes(run, proxy, importance), sensitivity, proxy, run.config.frame_bits)
+    return Landscape(_sizes(run, proxy, importance), sensitivity, proxy, _frame(run, proxy))
+
+
+def _frame(run: Run, proxy: LogitProxy) -> dict[str, Choice]:
+    """The frame is few bytes and touches everything: a learned step per channel, all channels, and finer than the blocks."""
+    plain = Choice(granularity=Granularity.LEARNED)
+    if run.config.frame_bits is not None:
+        return {k.name: replace(plain, bits=run.config.frame_bits) for k in run.spec.frame}
+    limit = run.goal.byte_limit(run.spec.original_bytes) or run.spec.original_bytes / ByteTarget.START_RATIO
+    wanted = 8 * limit / run.spec.parameters + FINER
+    frame = {}
+    for kernel in run.spec.frame:
+        ladder = [with_precision(plain, rung) for rung in range(RUNGS)]
+        frame[kernel.name] = next((c for c in ladder if proxy.code_bits(kernel.name, c) >= wanted), plain)
+    return frame
 
 
 def _sizes(run: Run, proxy: LogitProxy, importance: dict[str, Tensor]) -> cost.SizeModel:
-    """The size model, its overhead taken from a real file; then with what training will save."""
+    """The size model, its overhead taken from a real file."""
     plain = Policy.of({k.name: Choice(4) for k in run.spec.kernels})
     written = len(pack(apply(run.model, run.spec, plain, importance)))
-    measured = cost.SizeModel(run.spec, proxy.code_bits).with_overhead_of(plain, written)
-    return replace(measured, rate=lambda name, choice: expected_bits_per_weight(proxy.code_bits(name, choice)))
+    return cost.SizeModel(run.spec, proxy.code_bits).with_overhead_of(plain, written)
 
 
 def make_trainer(run: Run) -> Trainer:

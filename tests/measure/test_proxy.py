@@ -5,12 +5,13 @@ import torch
 
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
-from hirelc.measure.proxy import ANCHOR_BITS, ANCHOR_KEEPS, LogitProxy
+from hirelc.measure.proxy import ANCHOR_KEEPS, ANCHORS, LogitProxy
 from hirelc.measure.sensitivity import fisher_sensitivity
 from hirelc.network.calling import call
 from hirelc.network.surgery import masked_state
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.precision import with_precision
 from hirelc.task import CLASSIFICATION
 from measure.small import Tiny, data, samples, tiny
 
@@ -39,11 +40,11 @@ def forward(proxy: LogitProxy, network: Tiny, state: dict[str, torch.Tensor]) ->
     return float((plain - moved).square().mean() / plain.var())
 
 
-@pytest.mark.parametrize("bits", ANCHOR_BITS)
-def test_an_anchor_of_quantization_is_a_forward_pass(proxy: LogitProxy, network: Tiny, bits: int) -> None:
-    choice = Choice(bits, 1.0, NumberType.INT, Granularity.PER_CHANNEL)
+@pytest.mark.parametrize("rung", ANCHORS)
+def test_an_anchor_of_quantization_is_a_forward_pass(proxy: LogitProxy, network: Tiny, rung: int) -> None:
+    choice = with_precision(Choice(granularity=Granularity.LEARNED), rung)
     weight = dict(network.named_parameters())[KERNEL].detach()
-    quantized = Quantizer(weight, 0, choice)(weight).detach()
+    quantized = Quantizer(weight, 0, choice, proxy.fisher[KERNEL])(weight).detach()
     expected = forward(proxy, network, {KERNEL: quantized})
     assert expected > 0
     assert proxy.distortion([KERNEL], [choice]) == pytest.approx(expected, rel=1e-3)

@@ -10,7 +10,8 @@ import pytest
 
 from hirelc.artifact.inspect import open_file
 from hirelc.config import SearchConfig
-from hirelc.policy import Budget
+from hirelc.policy import Budget, Choice, Granularity, NumberType
+from hirelc.precision import nominal_bits, with_precision
 from hirelc.report import decisions
 from hirelc.report.kernels import kernels
 from hirelc.report.reading import Run, read_run
@@ -154,8 +155,11 @@ def test_votes_are_decoded_as_the_search_decodes_them(finished: Path) -> None:
     shown = [row for row in rows if row["cycle"] == step.cycle and row["kernel"] == kernel]
     assert [row["who"] for row in shown] == ["PPO 1", "A2C 2", "PPO 3", "vote", "measured"]
     for row, action in zip(shown, [*record["members"], record["vote"]], strict=False):
-        bits, keep, *_ = action[4:8]
-        assert (row["bits"], row["keep"]) == (bounds.bits[bits], pytest.approx(bounds.keeps[keep], abs=1e-3))
+        precision, keep, kind, layout = action[4:8]
+        plain = Choice(8, 1.0, list(NumberType)[kind], list(Granularity)[layout])
+        choice = with_precision(plain, bounds.precisions[precision])
+        assert row["bits"] == max(1, round(nominal_bits(choice)))
+        assert row["keep"] == pytest.approx(bounds.keeps[keep], abs=1e-3)
 
 
 def test_votes_on_sizes_are_those_of_the_journal(finished: Path) -> None:
@@ -176,7 +180,9 @@ def test_the_measured_policy_stands_beside_the_vote(finished: Path) -> None:
     for step in decisions.voted(steps(run)):
         final = {row["kernel"]: row["bits"] for row in rows if row["cycle"] == step.cycle and row["who"] == decisions.FINAL}
         in_blocks = [name for names in run.blocks().values() for name in names]
-        assert final == {decisions.short_name(name): step.choices[name]["bits"] for name in in_blocks}
+        assert final == {
+            decisions.short_name(name): max(1, round(nominal_bits(Choice(**step.choices[name])))) for name in in_blocks
+        }
 
 
 def test_a_large_network_shows_its_last_cycles(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,8 @@ def test_a_reward_without_signal_stops_the_run() -> None:
 def test_members_beat_random_actions_and_make_up_their_minds(seed: int) -> None:
     problem, bounds = FakeProblem(), Bounds.of(SearchConfig())
     scene = BlockScene(problem, 1, 0.3, bounds)
-    start = alike(problem.blocks[1], 2)
-    scene.grant(Budget(0.05, 0.5, 2, Strategy.AUTO, 1.0), ColdStart(), False, start)
+    start = alike(problem.blocks[1], 0)
+    scene.grant(Budget(0.05, 0.5, 0, Strategy.AUTO, 1.0), ColdStart(), False, start)
     ensemble = Ensemble("block", lambda w: BlockEnvironment(scene, w, bounds.levels), LOW_LEVEL_WEIGHTS, seed)
     first, second = ensemble.train(768), ensemble.train(768)
     assert scene.drop_spread > 0

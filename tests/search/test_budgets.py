@@ -46,8 +46,8 @@ def test_pruning_keeps_bits_where_the_target_allows() -> None:
     problem = FakeProblem()
     generous = Treasury(problem, BOUNDS, 0.06, 1.0).budgets([2] * 4, [Strategy.PRUNING] * 4)
     tight = Treasury(problem, BOUNDS, 0.022, 1.0).budgets([2] * 4, [Strategy.PRUNING] * 4)
-    assert max(budget.min_bits for budget in generous) == 4
-    assert min(budget.min_bits for budget in tight) == 2
+    assert max(budget.min_precision for budget in generous) == 16
+    assert min(budget.min_precision for budget in tight) < 16
 
 
 def test_quantization_gives_way_where_bits_alone_cannot_do_it() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hirelc.config import SearchConfig
+from hirelc.precision import precision_of
 from hirelc.search.bounds import Bounds, alike, random_choices
 from hirelc.search.fitting import fit_block, fit_to_bytes, rate_curve, reference
 from hirelc.search.surrogate import distortion_of
@@ -13,7 +14,7 @@ from search.fake import FakeProblem
 
 BOUNDS = Bounds.of(SearchConfig())
 PROBLEM = FakeProblem()
-SMALLEST = PROBLEM.file_bytes([PROBLEM.canonical(b, alike(block, 2, 0.5)) for b, block in enumerate(PROBLEM.blocks)])
+SMALLEST = PROBLEM.file_bytes([PROBLEM.canonical(b, alike(block, 0, 0.5)) for b, block in enumerate(PROBLEM.blocks)])
 
 
 @settings(deadline=None, max_examples=25)
@@ -42,7 +43,7 @@ def test_an_infeasible_limit_yields_the_smallest_and_says_so() -> None:
 
 
 def test_reference_distorts_less_than_what_is_uniform() -> None:
-    uniform = [PROBLEM.canonical(b, alike(block, 3)) for b, block in enumerate(PROBLEM.blocks)]
+    uniform = [PROBLEM.canonical(b, alike(block, 12)) for b, block in enumerate(PROBLEM.blocks)]
     fit = reference(PROBLEM, PROBLEM.file_bytes(uniform), BOUNDS)
     assert distortion_of(PROBLEM, fit.choices) <= distortion_of(PROBLEM, uniform)
 
@@ -53,11 +54,11 @@ def test_the_goals_are_reachable(ratio: int) -> None:
 
 
 def test_a_block_is_fitted_to_its_grant_within_its_bounds() -> None:
-    bounds = Bounds(3, 8, 1.0, 15)
+    bounds = Bounds(8, 20, 1.0, 15)
     grant = int(0.12 * 4 * PROBLEM.blocks[2].weights)
-    fit = fit_block(PROBLEM, 2, alike(PROBLEM.blocks[2], 8), grant, bounds)
+    fit = fit_block(PROBLEM, 2, alike(PROBLEM.blocks[2], 20), grant, bounds)
     assert fit.fits and fit.size_bytes == PROBLEM.block_bytes(2, fit.choices[0]) <= grant
-    assert all(choice.keep_ratio == 1 and choice.bits >= 3 for choice in fit.choices[0])
+    assert all(choice.keep_ratio == 1 and precision_of(choice) >= 8 for choice in fit.choices[0])
 
 
 def test_rate_curves_fall() -> None:

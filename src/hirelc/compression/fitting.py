@@ -16,8 +16,7 @@ from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.grid import PER_OCTAVE, exponents_of, numbers
 from hirelc.compression.quantize import as_rows, from_rows
 from hirelc.compression.rate import entropy_bits, kernel_bits, kernels_of, shares_of, zero_order_bits
-from hirelc.formats import has_zero_point
-from hirelc.policy import Granularity
+from hirelc.precision import can_be_coarse
 
 COARSEST = 14 * PER_OCTAVE  # grid steps; minifloats have to leave all their exponents behind
 # No kernel shrinks to less than this part of what the average keeps of its bits, while that is possible: the Fisher
@@ -84,7 +83,7 @@ class _Steps:
     def __init__(self, quantizer: Quantizer, weight: Tensor, importance: Tensor) -> None:
         self.quantizer = quantizer
         self.start = exponents_of(quantizer.scale)
-        movable = not has_zero_point(quantizer.choice) and quantizer.choice.granularity is not Granularity.LOG
+        movable = can_be_coarse(quantizer.choice)
         self.errors: list[float] = []
         self.bits: list[float] = []
         importance = _floored(importance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -28,7 +29,7 @@ def canonical(spec: NetworkSpec, policy: Policy) -> Policy:
     for kernel in spec.kernels:
         choice = policy[kernel.name]
         ratio = effective_keep(spec, policy, kernel)
-        choices[kernel.name] = Choice(choice.bits, ratio, choice.number_type, choice.granularity)
+        choices[kernel.name] = replace(choice, keep_ratio=ratio)
     return Policy.of(choices)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hirelc.compression.grid import on_grid
+from hirelc.compression.grid import PER_OCTAVE, exponents_of, numbers, on_grid
 from hirelc.formats import has_zero_point, is_integer_grid, levels_of, per_channel
 from hirelc.policy import Choice
+from hirelc.precision import can_be_coarse
 
 # candidate scales, from a fifth of what the largest weight asks for to a little more; the 26th is exactly that
 SHRINKS = tuple(0.2 + 0.032 * step for step in range(28))
@@ -73,7 +74,7 @@ def from_rows(rows: Tensor, shape: tuple[int, ...], channel_dim: int) -> Tensor:
 
 
 def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None) -> tuple[Tensor, int | None]:
-    """The scale, and the zero point where the format has one, of least (weighted) squared error.
+    """The scale, and the zero point where the format has one, of least (weighted) squared error; coarser as chosen.
 
     :param rows: (channels, n) weights
     :param importance: non-negative weights of the squared errors, same shape (such as the diagonal Fisher), or None
@@ -82,7 +83,17 @@ def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None)
     weight = None if importance is None else importance.reshape(groups.shape)
     if has_zero_point(choice):
         return _search_with_zero_point(groups, choice)
-    grid = Grid.of(choice, rows.device)
+    best = _search(groups, choice, weight)
+    return (coarser(best, choice.coarse) if can_be_coarse(choice) else best), None
+
+
+def coarser(scale: Tensor, quarter_octaves: int) -> Tensor:
+    """A scale of the grid, so many quarter octaves up."""
+    return numbers(exponents_of(scale) + quarter_octaves * PER_OCTAVE // 4)
+
+
+def _search(groups: Tensor, choice: Choice, weight: Tensor | None) -> Tensor:
+    grid = Grid.of(choice, groups.device)
     top = float(grid.levels[-1])
     largest = groups.abs().amax(1, keepdim=True)
     best = on_grid(largest / top)
@@ -99,7 +110,7 @@ def search_scale(rows: Tensor, choice: Choice, importance: Tensor | None = None)
         found = _error(groups, grid.nearest(groups / scale) * scale, weight)
         better = found < error
         best, error = torch.where(better, scale, best), torch.where(better, found, error)
-    return best, None
+    return best
 
 
 def _search_with_zero_point(groups: Tensor, choice: Choice) -> tuple[Tensor, int]:

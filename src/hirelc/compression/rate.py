@@ -29,16 +29,6 @@ MARGIN = 0.998  # of the wanted length: codes move a little after the last look 
 AIM = 0.99  # of what the codes may take, in training: the controller swings, and rounding afterwards costs more
 LEAST = 0.05  # of the present bits: a goal below that would leave zeros only
 
-SAVED, LEFT = 1.0, 0.4  # what coarser steps may take off: bits per weight at most, and what is left at least
-
-
-def expected_bits_per_weight(before: float) -> float:
-    """What codes of so many bits per weight shrink to in a fine-tune that is led to a size.
-
-    A rule of thumb, to divide a budget by; what a candidate really takes is led there and measured.
-    """
-    return max(before - SAVED, LEFT * before)
-
 
 def shares_of(quantizer: Quantizer, weight: Tensor) -> Tensor:
     """Share of each level among the codes of a kernel, smoothed so that none is zero; shape (levels,)."""

@@ -1,6 +1,6 @@
 """The logit-MSE proxy: how far the logits move when one kernel is compressed, on a cached calibration batch.
 
-Real forward passes are made at a few anchors per kernel: some bit-widths, some keep ratios. Between anchors the
+Real forward passes are made at a few anchors per kernel: some precisions, some keep ratios. Between anchors the
 proxy follows the error on the weights (Fisher-weighted for quantization, importance lost for pruning), which is
 exact and cheap, on a log-log line. Over kernels the proxy adds up; the search corrects the sum by measurements.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from torch import Tensor, nn
 from hirelc.batches import batch_length, map_inputs
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
+from hirelc.compression.quantize import coarser
 from hirelc.compression.rate import zero_order_bits
 from hirelc.network.calling import call
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.network.surgery import Kept, cut, masked_state, slices_of
-from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.policy import Choice, Granularity
+from hirelc.precision import can_be_coarse, with_precision
 from hirelc.task import CLASSIFICATION, Task
 
-ANCHOR_BITS = (2, 3, 4, 6)
+ANCHORS = (0, 2, 5, 8, 12, 16, 18)  # rungs of the ladder of precision
 ANCHOR_KEEPS = (0.875, 0.75, 0.5, 0.25)
 AT_ONCE = 64_000_000  # output values that one forward pass may give
 COMPARED = 16_000_000  # output values that are kept: of more (sequences over a vocabulary, maps), every k-th
@@ -62,7 +65,8 @@ class LogitProxy:
         self.logits = self._outputs(None)
         self.finite = torch.isfinite(self.logits)  # outputs that a network masks itself stay out of the comparison
         self.variance = float(self.logits[self.finite].var()) + 1e-12
-        self._errors: dict[tuple[str, int, NumberType, Granularity], tuple[float, float]] = {}
+        self._errors: dict[tuple[str, Choice], tuple[float, float]] = {}
+        self._steps: dict[tuple[str, Choice], tuple[Quantizer, Tensor]] = {}
         self._losses: dict[tuple[str, float], float] = {}
         self._quantization: dict[str, _Curve] = {}
         self._pruning: dict[str, _Curve] = {}
@@ -123,24 +127,33 @@ class LogitProxy:
 
     def _quantized(self, name: str, choice: Choice) -> tuple[float, float]:
         """Error of a kernel as a whole, bits per weight."""
-        key = (name, choice.bits, choice.number_type, choice.granularity)
+        key = (name, replace(choice, keep_ratio=1.0))
         if key not in self._errors:
             weight = self.weights[name]
-            kernel = self.spec.by_name[name]
             with torch.no_grad():
-                quantizer = Quantizer(weight, kernel.channel_dim, choice, self.fisher[name])
+                quantizer = self._quantizer(name, choice)
                 delta = (quantizer(weight) - weight).square()
                 error = float((delta * (self.fisher[name] + self.fisher[name].mean())).sum())
                 self._errors[key] = error, zero_order_bits(quantizer, weight) / weight.numel()
         return self._errors[key]
 
+    def _quantizer(self, name: str, choice: Choice) -> Quantizer:
+        """A quantizer of a kernel as a whole. Coarser steps follow from the one of least error, which is searched once."""
+        key = (name, replace(choice, keep_ratio=1.0, coarse=0))
+        if key not in self._steps:
+            found = Quantizer(self.weights[name], self.spec.by_name[name].channel_dim, key[1], self.fisher[name])
+            self._steps[key] = found, found.scale.detach().clone()
+        quantizer, scale = self._steps[key]
+        quantizer.scale.copy_(coarser(scale, choice.coarse) if can_be_coarse(choice) else scale)
+        return quantizer
+
     def _quantization_curve(self, kernel: Kernel) -> _Curve:
         points = []
-        for bits in ANCHOR_BITS:
-            choice = Choice(bits, 1.0, NumberType.INT, Granularity.PER_CHANNEL)
+        for rung in ANCHORS:
+            choice = with_precision(Choice(granularity=Granularity.LEARNED), rung)
             weight = self.weights[kernel.name]
             with torch.no_grad():
-                quantized = Quantizer(weight, kernel.channel_dim, choice)(weight)
+                quantized = self._quantizer(kernel.name, choice)(weight)
             points.append((self.weight_error(kernel.name, choice), self.network_distortion({kernel.name: quantized})))
         return _Curve(points)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hirelc.policy import Granularity, NumberType
+from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.precision import highest_rung, lowest_rung, nominal_bits, with_precision
 from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step
 
@@ -38,7 +39,7 @@ def budget_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
                     "granted": 100 * budget["target_fraction"],
                     "sensitivity": sensitivity.get(name),
                     "strategy": budget.get("strategy"),
-                    "lowest bits": budget.get("min_bits"),
+                    "lowest bits": _lowest_bits(budget),
                     "allowed drop": budget.get("max_drop"),
                 }
             )
@@ -139,26 +140,41 @@ class _Decoder:
 
     def __init__(self, search: Mapping[str, Any], budget: Mapping[str, Any]) -> None:
         self.steps = max(1, int(search.get("levels", 15)) - 1)
-        self.max_bits = int(search.get("max_bits", 8))
-        self.min_bits = min(max(int(search.get("min_bits", 2)), int(budget.get("min_bits", 2))), self.max_bits)
+        self.highest = highest_rung(int(search.get("max_bits", 8)))
+        lowest = max(lowest_rung(int(search.get("min_bits", 2))), int(budget.get("min_precision", 0)))
+        self.lowest = min(lowest, self.highest)
         self.min_keep = max(float(search.get("min_keep", 0.5)), 1 - float(budget.get("max_pruning", 1.0)))
 
-    def __call__(self, bits: int, keep: int, number_type: int, granularity: int) -> Json:
+    def __call__(self, precision: int, keep: int, number_type: int, granularity: int) -> Json:
         return {
-            "bits": round(self.min_bits + (self.max_bits - self.min_bits) * bits / self.steps),
+            "bits": _whole_bits(self._choice(precision, number_type, granularity)),
             "keep": round(self.min_keep + (1 - self.min_keep) * keep / self.steps, 3),
             "type": str(_TYPES[number_type]),
             "granularity": str(_GRANULARITIES[granularity]).replace("_", " "),
         }
 
+    def _choice(self, precision: int, number_type: int, granularity: int) -> Choice:
+        rung = round(self.lowest + (self.highest - self.lowest) * precision / self.steps)
+        return with_precision(Choice(8, 1.0, _TYPES[number_type], _GRANULARITIES[granularity]), rung)
+
 
 def _plain(choice: Json) -> Json:
     return {
-        "bits": choice["bits"],
+        "bits": _whole_bits(Choice(**choice)),
         "keep": choice["keep_ratio"],
         "type": choice["number_type"],
         "granularity": choice["granularity"].replace("_", " "),
     }
+
+
+def _whole_bits(choice: Choice) -> int:
+    return max(1, round(nominal_bits(choice)))
+
+
+def _lowest_bits(budget: Json) -> float | None:
+    if "min_precision" not in budget:  # a run of an older version
+        return budget.get("min_bits")
+    return nominal_bits(with_precision(Choice(), int(budget["min_precision"])))
 
 
 def surrogate_rows(measured: Sequence[Step]) -> list[Json]:

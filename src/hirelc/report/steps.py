@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hirelc.policy import Policy
+from hirelc.policy import Choice, Policy
+from hirelc.precision import nominal_bits
 from hirelc.report.reading import Json, Run
 
 LISTED_BLOCKS = 18  # in a tooltip
@@ -124,7 +125,7 @@ def policy_words(choices: Mapping[str, Json]) -> str:
     if not choices:
         return "not recorded"
     every = list(choices.values())
-    bits = sum(c["bits"] for c in every) / len(every)
+    bits = sum(nominal_bits(Choice(**c)) for c in every) / len(every)
     keep = sum(c["keep_ratio"] for c in every) / len(every)
     kinds = f"{_shares(every, 'number_type')}; {_shares(every, 'granularity')}"
     return f"{bits:.1f} bits, {keep:.0%} of the channels on average; {kinds}"

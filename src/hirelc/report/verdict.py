@@ -17,7 +17,7 @@ _OPTIONS = {
     # where a setting lies in config.json -> the option that sets it, and its default
     ("seed",): ("--seed", 0),
     ("blocks",): ("--blocks", None),
-    ("frame_bits",): ("--frame-bits", 8),
+    ("frame_bits",): ("--frame-bits", None),
     ("importance",): ("--importance", "fisher"),
     ("device",): ("--device", "cpu"),
     ("search", "cycles"): ("--cycles", 4),

@@ -73,7 +73,7 @@ class RandomSearch(_Baseline):
 
 
 class UniformSearch(_Baseline):
-    """Every kernel alike (INT, learned steps): the grid of bits and keep_ratio, least distortion first."""
+    """Every kernel alike (INT, learned steps): the grid of precision and keep_ratio, least distortion first."""
 
     def _next(self, cycle: int, index: int) -> Proposal | None:
         ranked = sorted(self._grid(), key=lambda point: point[:2])
@@ -83,9 +83,9 @@ class UniformSearch(_Baseline):
     def _grid(self) -> list[tuple[int, float, list[tuple[Choice, ...]]]]:
         """(bytes over the limit, distortion, choices) of every point."""
         problem, grid = self._problem, []
-        for bits in range(self._bounds.min_bits, self._bounds.max_bits + 1):
+        for rung in range(self._bounds.lowest, self._bounds.highest + 1):
             for keep in self._bounds.keeps:
-                choices = [problem.canonical(b, alike(block, bits, keep)) for b, block in enumerate(problem.blocks)]
+                choices = [problem.canonical(b, alike(block, rung, keep)) for b, block in enumerate(problem.blocks)]
                 excess = max(problem.file_bytes(choices) - self._target.bytes, 0)
                 grid.append((excess, distortion_of(problem, choices), choices))
         return grid

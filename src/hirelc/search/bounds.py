@@ -10,6 +10,7 @@ import numpy as np
 
 from hirelc.config import SearchConfig
 from hirelc.policy import Budget, Choice, Granularity, NumberType
+from hirelc.precision import highest_rung, lowest_rung, with_precision
 from hirelc.search.problem import BlockInfo, Problem
 
 FLOAT32_BYTES = 4
@@ -17,33 +18,34 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits on bits and keep_ratio, each cut into `levels` steps. A higher level is the safer one.
+    """Limits on precision and keep_ratio, each cut into `levels` steps. A higher level is the safer one.
 
+    :param lowest: rung of the ladder of `precision`; :param highest: likewise
     :param min_keep: lowest keep_ratio; kernels that are not prunable stay at 1 whatever it says
     """
 
-    min_bits: int
-    max_bits: int
+    lowest: int
+    highest: int
     min_keep: float
     levels: int
 
     @classmethod
     def of(cls, config: SearchConfig) -> Bounds:
         """The widest limits: those of the whole search."""
-        return cls(config.min_bits, config.max_bits, config.min_keep, config.levels)
+        return cls(lowest_rung(config.min_bits), highest_rung(config.max_bits), config.min_keep, config.levels)
 
     def within(self, budget: Budget) -> Bounds:
         """These limits, tightened to what a budget allows."""
         return replace(
             self,
-            min_bits=min(max(self.min_bits, budget.min_bits), self.max_bits),
+            lowest=min(max(self.lowest, budget.min_precision), self.highest),
             min_keep=max(self.min_keep, 1 - budget.max_pruning),
         )
 
     @cached_property
-    def bits(self) -> tuple[int, ...]:
-        """Bits at each level, ascending; neighbours may be equal where there are more levels than bit-widths."""
-        return tuple(int(bits) for bits in np.rint(np.linspace(self.min_bits, self.max_bits, self.levels)))
+    def precisions(self) -> tuple[int, ...]:
+        """Rung at each level, ascending; neighbours may be equal where there are more levels than rungs."""
+        return tuple(int(rung) for rung in np.rint(np.linspace(self.lowest, self.highest, self.levels)))
 
     @cached_property
     def keeps(self) -> tuple[float, ...]:
@@ -53,13 +55,14 @@ class Bounds:
 
 def alike(
     block: BlockInfo,
-    bits: int,
+    precision: int,
     keep_ratio: float = 1.0,
     number_type: NumberType = NumberType.INT,
     granularity: Granularity = Granularity.LEARNED,
 ) -> tuple[Choice, ...]:
     """The same choice for every kernel of a block; kernels that cannot be pruned keep all channels."""
-    return tuple(Choice(bits, keep_ratio if kernel.prunable else 1.0, number_type, granularity) for kernel in block.kernels)
+    plain = with_precision(Choice(number_type=number_type, granularity=granularity), precision)
+    return tuple(replace(plain, keep_ratio=keep_ratio if kernel.prunable else 1.0) for kernel in block.kernels)
 
 
 def size_fraction(problem: Problem, block: int, choices: Sequence[Choice]) -> float:
@@ -67,9 +70,9 @@ def size_fraction(problem: Problem, block: int, choices: Sequence[Choice]) -> fl
     return problem.block_bytes(block, choices) / (FLOAT32_BYTES * problem.blocks[block].weights)
 
 
-def uniform_fraction(problem: Problem, block: int, bits: int, keep_ratio: float = 1.0) -> float:
+def uniform_fraction(problem: Problem, block: int, precision: int, keep_ratio: float = 1.0) -> float:
     """Size fraction of a block whose kernels are all alike."""
-    return size_fraction(problem, block, problem.canonical(block, alike(problem.blocks[block], bits, keep_ratio)))
+    return size_fraction(problem, block, problem.canonical(block, alike(problem.blocks[block], precision, keep_ratio)))
 
 
 def blocks_bytes(problem: Problem) -> int:
@@ -81,11 +84,13 @@ def random_choices(block: BlockInfo, bounds: Bounds, generator: np.random.Genera
     """Independent uniform choices within bounds."""
     types, layouts = tuple(NumberType), tuple(Granularity)
     return tuple(
-        Choice(
-            bounds.bits[generator.integers(bounds.levels)],
-            bounds.keeps[generator.integers(bounds.levels)] if kernel.prunable else 1.0,
-            types[generator.integers(len(types))],
-            layouts[generator.integers(len(layouts))],
+        with_precision(
+            Choice(
+                keep_ratio=bounds.keeps[generator.integers(bounds.levels)] if kernel.prunable else 1.0,
+                number_type=types[generator.integers(len(types))],
+                granularity=layouts[generator.integers(len(layouts))],
+            ),
+            bounds.precisions[generator.integers(bounds.levels)],
         )
         for kernel in block.kernels
     )

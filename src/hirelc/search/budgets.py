@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hirelc.errors import PolicyError
 from hirelc.policy import Budget, Goal, Strategy
+from hirelc.precision import lowest_rung
 from hirelc.search.bounds import Bounds, blocks_bytes, uniform_fraction
 from hirelc.search.problem import Problem
 
@@ -23,8 +24,8 @@ Floats = NDArray[np.float64]
 SIZE_LEVELS = (0.6, 0.8, 1.0, 1.2, 1.4)
 SENSITIVE, INSENSITIVE = 0.7, 0.3
 STRATEGIES = tuple(Strategy)
-# A pruning budget keeps at least these bits where its target can be reached so: channels go instead.
-PRUNING_BITS = 4
+# A pruning budget keeps at least this precision (four bits) where its target can be reached so: channels go instead.
+PRUNING_PRECISION = lowest_rung(4)
 
 
 def shifted(levels: Sequence[int], sensitivities: Sequence[float]) -> list[int]:
@@ -61,18 +62,18 @@ class Treasury:
         self.goal_fraction, self.max_drop, self._bounds = goal_fraction, max_drop, bounds
         self.shares = np.array([block.share for block in problem.blocks]) / sum(block.share for block in problem.blocks)
         self.sensitivities = np.array([block.sensitivity for block in problem.blocks])
-        self.ceilings = np.array([uniform_fraction(problem, block, bounds.max_bits) for block in blocks])
-        # _slimmest[b, block]: size at b bits and the fewest channels
+        self.ceilings = np.array([uniform_fraction(problem, block, bounds.highest) for block in blocks])
+        # _slimmest[p][block]: size at precision p and the fewest channels
         self._slimmest = {
-            bits: np.array([uniform_fraction(problem, block, bits, bounds.min_keep) for block in blocks])
-            for bits in range(bounds.min_bits, max(bounds.min_bits, min(bounds.max_bits, PRUNING_BITS)) + 1)
+            rung: np.array([uniform_fraction(problem, block, rung, bounds.min_keep) for block in blocks])
+            for rung in range(bounds.lowest, max(bounds.lowest, min(bounds.highest, PRUNING_PRECISION)) + 1)
         }
-        self._unpruned = np.array([uniform_fraction(problem, block, bounds.min_bits) for block in blocks])
+        self._unpruned = np.array([uniform_fraction(problem, block, bounds.lowest) for block in blocks])
 
     @property
     def floors(self) -> Floats:
         """The smallest size fraction of each block under any strategy, (blocks,)."""
-        floors: Floats = np.minimum(self._slimmest[self._bounds.min_bits], self._unpruned)
+        floors: Floats = np.minimum(self._slimmest[self._bounds.lowest], self._unpruned)
         return floors
 
     def wishes(self, levels: Sequence[int]) -> Floats:
@@ -104,13 +105,13 @@ class Treasury:
         )
 
     def _budget(self, block: int, fraction: float, strategy: Strategy) -> Budget:
-        max_pruning, min_bits = 1 - self._bounds.min_keep, self._bounds.min_bits
+        max_pruning, precision = 1 - self._bounds.min_keep, self._bounds.lowest
         if strategy is Strategy.QUANTIZATION:
             max_pruning = 0.0
         elif strategy is Strategy.PRUNING:
-            reachable = [bits for bits, slimmest in self._slimmest.items() if slimmest[block] <= fraction]
-            min_bits = max(reachable, default=min_bits)
-        return Budget(fraction, max_pruning, min_bits, strategy, self.max_drop)
+            reachable = [rung for rung, slimmest in self._slimmest.items() if slimmest[block] <= fraction]
+            precision = max(reachable, default=precision)
+        return Budget(fraction, max_pruning, precision, strategy, self.max_drop)
 
 
 class ByteTarget:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hirelc.errors import RunError
 from hirelc.policy import Budget, Choice, Granularity, NumberType, Strategy
+from hirelc.precision import RUNGS, precision_of, with_precision
 from hirelc.search.bounds import Bounds, size_fraction
 from hirelc.search.budgets import SIZE_LEVELS, STRATEGIES, Treasury
 from hirelc.search.fitting import RateCurve
@@ -84,7 +85,7 @@ class BlockScene:
         self._outcomes.clear()
         strategy = [float(budget.strategy is option) for option in STRATEGIES]
         position = [self.info.position, self.info.sensitivity, self.info.share]
-        granted = [_size(budget.target_fraction), budget.max_pruning, budget.min_bits / 8, _bounded(budget.max_drop)]
+        granted = [_size(budget.target_fraction), budget.max_pruning, budget.min_precision / RUNGS, _bounded(budget.max_drop)]
         sensitivities = [kernel.sensitivity for kernel in self.info.kernels]
         self.fixed_observation = np.array([*position, *granted, *strategy, float(surrogate_in_use), *sensitivities], np.float32)
         self.start = self._evaluated(self._problem.canonical(self._block, tuple(incumbent)))
@@ -107,12 +108,12 @@ class BlockScene:
     def choices(self, action: Action) -> tuple[Choice, ...]:
         """The choices that an action asks for, as they take effect.
 
-        :param action: (4 * kernels,): bits level, keep level, number type, granularity for each kernel
+        :param action: (4 * kernels,): precision level, keep level, number type, granularity for each kernel
         """
-        bits, keeps = self._bounds.bits, self._bounds.keeps
+        precisions, keeps = self._bounds.precisions, self._bounds.keeps
         wanted = tuple(
-            Choice(bits[b], keeps[k] if kernel.prunable else 1.0, NUMBER_TYPES[t], GRANULARITIES[g])
-            for kernel, (b, k, t, g) in zip(self.info.kernels, action.reshape(-1, 4).tolist(), strict=True)
+            with_precision(Choice(8, keeps[k] if kernel.prunable else 1.0, NUMBER_TYPES[t], GRANULARITIES[g]), precisions[p])
+            for kernel, (p, k, t, g) in zip(self.info.kernels, action.reshape(-1, 4).tolist(), strict=True)
         )
         return self._problem.canonical(self._block, wanted)
 
@@ -130,7 +131,7 @@ class BlockScene:
             number
             for choice in choices
             for number in (
-                choice.bits / 8,
+                (1 + precision_of(choice)) / RUNGS,
                 choice.keep_ratio,
                 float(choice.number_type is NumberType.FLOAT),
                 GRANULARITIES.index(choice.granularity) / (len(GRANULARITIES) - 1),
@@ -143,7 +144,7 @@ class BlockScene:
 class BlockEnvironment(gym.Env[Observation, Action]):
     """Low level: choose for every kernel of a block. Observations are bounded float32 vectors.
 
-    Action, four numbers per kernel: bits level, keep level, number type, granularity. Every step is a complete
+    Action, four numbers per kernel: precision level, keep level, number type, granularity. Every step is a complete
     decision with its own reward; the next step sees what it brought.
     """
 

@@ -1,4 +1,4 @@
-"""Choices that meet a byte limit exactly: deterministic greedy moves of one kernel's bits or keep_ratio.
+"""Choices that meet a byte limit exactly: deterministic greedy moves of one kernel's precision or keep_ratio.
 
 A move's price is the distortion it adds per byte it saves (or, going up, the distortion it removes per byte it
 costs). While the file is too long the cheapest move down is taken; then spare bytes are spent on the moves up
@@ -8,12 +8,13 @@ that remove most. Number type and granularity are never touched: those are the a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hirelc.policy import Choice
+from hirelc.precision import precision_of, with_precision
 from hirelc.search.bounds import Bounds, alike, size_fraction
 from hirelc.search.problem import Problem
 
@@ -51,25 +52,27 @@ class _Move:
 
 
 def _neighbours(problem: Problem, block: int, choices: Choices, bounds: Bounds, up: bool) -> Iterable[tuple[int, Choices]]:
-    """Each kernel one bit up or down, and to the next keep level that takes effect."""
+    """Each kernel one rung up or down, and to the next keep level, that take effect."""
     for index, (kernel, choice) in enumerate(zip(problem.blocks[block].kernels, choices, strict=True)):
-        bits = choice.bits + (1 if up else -1)
-        if bounds.min_bits <= bits <= bounds.max_bits:
-            yield index, problem.canonical(block, _replaced(choices, index, bits, choice.keep_ratio))
+        rung = precision_of(choice)
+        for other in range(rung + 1, bounds.highest + 1) if up else range(rung - 1, bounds.lowest - 1, -1):
+            moved = with_precision(choice, other)
+            if moved != choice:
+                yield index, problem.canonical(block, _replaced(choices, index, moved))
+                break
         if not kernel.prunable:
             continue
         for keep in bounds.keeps if up else reversed(bounds.keeps):
             if keep <= choice.keep_ratio if up else keep >= choice.keep_ratio:
                 continue
-            snapped = problem.canonical(block, _replaced(choices, index, choice.bits, keep))
+            snapped = problem.canonical(block, _replaced(choices, index, replace(choice, keep_ratio=keep)))
             if snapped != choices:
                 yield index, snapped
                 break
 
 
-def _replaced(choices: Choices, index: int, bits: int, keep_ratio: float) -> Choices:
-    old = choices[index]
-    return (*choices[:index], Choice(bits, keep_ratio, old.number_type, old.granularity), *choices[index + 1 :])
+def _replaced(choices: Choices, index: int, choice: Choice) -> Choices:
+    return (*choices[:index], choice, *choices[index + 1 :])
 
 
 def _moves(problem: Problem, block: int, choices: Choices, bounds: Bounds, up: bool) -> list[_Move]:
@@ -136,12 +139,12 @@ def fit_block(problem: Problem, block: int, choices: Sequence[Choice], byte_limi
 
 
 def reference(problem: Problem, byte_limit: int, bounds: Bounds) -> Fit:
-    """The policy that everything is compared with: the largest uniform bit-width that fits, then fitted greedily.
+    """The policy that everything is compared with: the highest uniform precision that fits, then fitted greedily.
 
     INT, learned steps, nothing pruned unless the limit cannot be met otherwise.
     """
-    for bits in range(bounds.max_bits, bounds.min_bits - 1, -1):
-        start = [problem.canonical(index, alike(block, bits)) for index, block in enumerate(problem.blocks)]
+    for rung in range(bounds.highest, bounds.lowest - 1, -1):
+        start = [problem.canonical(index, alike(block, rung)) for index, block in enumerate(problem.blocks)]
         if problem.file_bytes(start) <= byte_limit:
             break
     return fit_to_bytes(problem, start, byte_limit, [bounds] * len(start))
@@ -168,7 +171,7 @@ class RateCurve:
 
 def rate_curve(problem: Problem, block: int, bounds: Bounds) -> RateCurve:
     """Follows the cheapest moves down from the largest choices of a block (INT, learned steps)."""
-    now = problem.canonical(block, alike(problem.blocks[block], bounds.max_bits))
+    now = problem.canonical(block, alike(problem.blocks[block], bounds.highest))
     path = [now]
     while moves := _moves(problem, block, now, bounds, up=False):
         now = min(moves).choices

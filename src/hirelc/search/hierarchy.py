@@ -15,7 +15,7 @@ from hirelc.errors import RunError
 from hirelc.policy import Budget, Choice, Goal, Measurement, Policy, Strategy
 from hirelc.search.agents import AgentSettings, Ensemble, MemberReport
 from hirelc.search.bounds import FLOAT32_BYTES, Bounds, random_choices, size_fraction
-from hirelc.search.budgets import PRUNING_BITS, ByteTarget, Treasury
+from hirelc.search.budgets import PRUNING_PRECISION, ByteTarget, Treasury
 from hirelc.search.environments import (
     GRANULARITIES,
     NUMBER_TYPES,
@@ -238,14 +238,14 @@ class HierarchicalSearch:
         return voted, record, [self._predict(policy) for policy in policies], sizes
 
     def _vote(self, actions: Sequence[Action]) -> Action:
-        """Bits and keep levels by weighted mean, number type and granularity by weighted majority."""
+        """Precision and keep levels by weighted mean, number type and granularity by weighted majority."""
         say = self._low_weights.values
         vote = []
         per_kernel = np.stack(actions).reshape(len(actions), -1, 4).transpose(1, 2, 0)
-        for bits, keep, number_type, granularity in per_kernel.tolist():
+        for precision, keep, number_type, granularity in per_kernel.tolist():
             kind = vote_category([NUMBER_TYPES[t] for t in number_type], say, NUMBER_TYPE_SAFETY)
             layout = vote_category([GRANULARITIES[g] for g in granularity], say, GRANULARITY_SAFETY)
-            levels = [vote_ordinal(bits, say), vote_ordinal(keep, say)]
+            levels = [vote_ordinal(precision, say), vote_ordinal(keep, say)]
             vote += [*levels, NUMBER_TYPES.index(kind), GRANULARITIES.index(layout)]
         return np.array(vote, np.int64)
 
@@ -323,10 +323,10 @@ class HierarchicalSearch:
 
 def _curves(problem: Problem, bounds: Bounds) -> dict[Strategy, list[RateCurve]]:
     """Rate curves of every block under each strategy."""
-    pruning_bits = min(max(bounds.min_bits, PRUNING_BITS), bounds.max_bits)
+    lowest = min(max(bounds.lowest, PRUNING_PRECISION), bounds.highest)
     tightest = {
         Strategy.QUANTIZATION: replace(bounds, min_keep=1.0),
-        Strategy.PRUNING: replace(bounds, min_bits=pruning_bits),
+        Strategy.PRUNING: replace(bounds, lowest=lowest),
         Strategy.AUTO: bounds,
     }
     return {

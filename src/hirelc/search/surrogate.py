@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from hirelc.policy import Choice, Granularity, NumberType
+from hirelc.precision import precision_of
 from hirelc.search.bounds import blocks_bytes, size_fraction
 from hirelc.search.isolation import isolated
 from hirelc.search.problem import KernelInfo, Problem
 
 Floats = NDArray[np.float64]
 
-FEATURES = ("log10_distortion", "log2_size", "bits", "keep", "float", "uniform", "log", "learned")
+FEATURES = ("log10_distortion", "log2_size", "precision", "keep", "float", "uniform", "log", "learned")
 _LEAST_DISTORTION = 1e-9
 
 
@@ -41,17 +42,17 @@ def features(kernels: Sequence[KernelInfo], choices: Sequence[Choice], fraction:
     :param distortion: logit distortion of the network if it were all treated like this
     """
     total = sum(kernel.weights for kernel in kernels)
-    bits = keep = floats = uniform = log = learned = 0.0
+    precision = keep = floats = uniform = log = learned = 0.0
     for kernel, choice in zip(kernels, choices, strict=True):
         part = kernel.weights / total
-        bits += part * choice.bits
+        precision += part * precision_of(choice)
         keep += part * choice.keep_ratio
         floats += part * (choice.number_type is NumberType.FLOAT)
         uniform += part * (choice.granularity is Granularity.UNIFORM)
         log += part * (choice.granularity is Granularity.LOG)
         learned += part * (choice.granularity is Granularity.LEARNED)
     size = float(np.log2(max(fraction, 1e-6)))
-    return np.array([log10(max(distortion, _LEAST_DISTORTION)), size, bits, keep, floats, uniform, log, learned])
+    return np.array([log10(max(distortion, _LEAST_DISTORTION)), size, precision, keep, floats, uniform, log, learned])
 
 
 def distortion_of(problem: Problem, choices: Sequence[Sequence[Choice]]) -> float:

@@ -105,7 +105,7 @@ def _votes_view(label: str, field: str, cycles: Sequence[int], kernels: int) -> 
     layouts = {"domain": ["learned", "per channel", "uniform", "log"]}
     colors = {
         "bits": (
-            order("bits", "bits", scale={"domain": list(range(2, 9))}, legend={"columns": {"expr": "width < 380 ? 4 : 7"}}),
+            order("bits", "bits", scale={"domain": list(range(1, 9))}, legend={"columns": {"expr": "width < 380 ? 4 : 7"}}),
             "datum.bits > 5",
             {},
         ),
