@@ -137,7 +137,7 @@ class Bench:
             allowed = self.reserve * goal.kernel_bits(compressed)
             led = kernel_bits(compressed) > allowed
             scale_to_bits(compressed, importance, allowed)
-            self.rounded_alone = reconstruction(compressed, importance)
+            self.rounded_alone = reconstruction(compressed)
             size = goal.written(compressed)
             if size <= target_bytes and not (led and size < (1 - SLACK) * target_bytes):
                 break

@@ -8,7 +8,7 @@ the mean of a BatchNorm behind the layer, take what is left of the mean error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -20,12 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.moments import Layer, Moments, find_layers, gather
 from hirelc.compression.quantize import as_rows, from_rows
-from hirelc.compression.rate import shares_of
-from hirelc.compression.rounding import Levels, refit, round_columns
+from hirelc.compression.rounding import refit, round_columns
 from hirelc.network.calling import head
 
 EXAMPLES = 2  # samples to find the order of the layers with
-FLOOR = 0.01  # of the mean: no output is worth less
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,9 @@ class Reconstruction:
     seed: int = 0
 
     @torch.no_grad()
-    def __call__(self, compressed: CompressedNetwork, importance: Mapping[str, Tensor], price: float = 0.0) -> dict[str, str]:
+    def __call__(self, compressed: CompressedNetwork) -> dict[str, str]:
         """Moves the kernels onto their levels, and biases and means to where they belong, in place.
 
-        :param importance: per kernel, the diagonal Fisher, of the kernel's present shape
-        :param price: loss per bit: above 0, cheaper levels are preferred
         :returns: kernels that were rounded by themselves -> the reason
         """
         compressed.eval()
@@ -63,19 +59,19 @@ class Reconstruction:
                     left[layer.name] = moments.failed
                     weight.copy_(compressed.quantizer_of()[layer.name](weight))
                     continue
-                _Kernel(compressed, layer, moments, weight, importance[layer.name]).solve(price)
+                _Kernel(compressed, layer, moments, weight).solve()
         return left
 
 
 class _Kernel:
     """One kernel with the statistics that belong to it."""
 
-    def __init__(self, compressed: CompressedNetwork, layer: Layer, moments: Moments, weight: Tensor, fisher: Tensor) -> None:
+    def __init__(self, compressed: CompressedNetwork, layer: Layer, moments: Moments, weight: Tensor) -> None:
         self.layer, self.weight, self.moments = layer, weight, moments
         self.quantizer = compressed.quantizer_of()[layer.name]
         self.groups = len(moments.inputs)
-        self.rows = self._grouped(as_rows(weight.float(), layer.kernel.channel_dim))
-        self.fisher = self._grouped(as_rows(fisher, layer.kernel.channel_dim))
+        rows = as_rows(weight.float(), layer.kernel.channel_dim)
+        self.rows = rows.reshape(self.groups, -1, rows.shape[1]).double()  # (g, m, n)
         self.bias: Tensor | None = getattr(compressed.network.get_submodule(layer.path), "bias", None)
         norm = None if layer.norm is None else compressed.network.get_submodule(layer.norm)
         self.running_mean = norm.running_mean if isinstance(norm, _BatchNorm) else None
@@ -83,9 +79,6 @@ class _Kernel:
         self.mean_in = moments.input_sum / count  # (g, n)
         self.wanted = moments.output_sum / count  # all channels of the original
         self.mean_out = self._kept(self.wanted).reshape(self.groups, -1)  # (g, m)
-
-    def _grouped(self, rows: Tensor) -> Tensor:
-        return rows.reshape(self.groups, -1, rows.shape[1]).double()
 
     def _kept(self, values: Tensor) -> Tensor:
         return values if self.layer.kept is None else values[self.layer.kept.to(values.device)]
@@ -95,29 +88,23 @@ class _Kernel:
         """Whether a bias or a running mean can take any error of the mean."""
         return self.bias is not None or self.running_mean is not None
 
-    def solve(self, price: float) -> None:
+    def solve(self) -> None:
         inputs, cross = self.moments.inputs / self.moments.count, self.moments.cross / self.moments.count
-        power = inputs.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)  # (g, 1)
-        sensitivity = self.fisher.sum(2) / power.clamp_min(1e-12)  # the Fisher of a weight is that of its output x input^2
-        sensitivity = (sensitivity + FLOOR * sensitivity.mean() + 1e-20).float()
         if self.mean_is_free:
             inputs = inputs - self.mean_in[:, :, None] * self.mean_in[:, None, :]
             cross = cross - self.mean_out[:, :, None] * self.mean_in[:, None, :]
+        scale = self.quantizer.stored_scale().detach()
+        scales = [scale] * self.groups if len(scale) == 1 else list(scale.reshape(self.groups, -1, 1))
         found = []
-        for group, levels in enumerate(self._levels()):
+        for group in range(self.groups):
             weight = refit(self.rows[group], inputs[group], cross[group])
-            found.append(round_columns(weight, inputs[group], levels, sensitivity[group], price))
+            grid, zero = self.quantizer.grid, self.quantizer.zero_point or 0
+            found.append(round_columns(weight, inputs[group], grid, scales[group], zero))
         rows = torch.stack(found)
         channel_dim = self.layer.kernel.channel_dim
         self.weight.copy_(from_rows(rows.reshape(-1, rows.shape[2]), tuple(self.weight.shape), channel_dim))
         if self.mean_is_free:
             self._correct_mean(torch.einsum("gmn,gn->gm", rows.double(), self.mean_in).reshape(-1))
-
-    def _levels(self) -> list[Levels]:
-        scale = self.quantizer.stored_scale().detach()
-        scales = [scale] * self.groups if len(scale) == 1 else list(scale.reshape(self.groups, -1, 1))
-        costs = -shares_of(self.quantizer, self.weight).log2()
-        return [Levels(self.quantizer.grid, part, self.quantizer.zero_point or 0, costs) for part in scales]
 
     def _correct_mean(self, product: Tensor) -> None:
         """Bias (or running mean) such that every channel's mean over the samples is the original's.

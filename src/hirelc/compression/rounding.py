@@ -7,8 +7,6 @@ inputs go together. All matrices here are float64 except the weights in hand.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -34,48 +32,13 @@ def refit(weight: Tensor, inputs: Tensor, cross: Tensor) -> Tensor:
     return weight + change
 
 
-@dataclass(frozen=True)
-class Levels:
-    """What the rows of a kernel may be rounded to, and what it costs.
-
-    :param scale: (m, 1) or (1, 1)
-    :param zero: what is subtracted from a level
-    :param costs: bits of each level, (levels,)
-    """
-
-    grid: Grid
-    scale: Tensor
-    zero: int
-    costs: Tensor
-
-    def nearest(self, weights: Tensor) -> Tensor:
-        """:param weights: (m, n)"""
-        return (self.grid.nearest(weights / self.scale + self.zero) - self.zero) * self.scale
-
-    def cheapest(self, column: Tensor, weight_of_error: Tensor, price: float) -> Tensor:
-        """The level of least error + price x bits: one of the two that a weight lies between, or zero.
-
-        :param column: (m, 1)
-        :param weight_of_error: (m, 1)
-        """
-        if price == 0:
-            return self.nearest(column)
-        levels = self.grid.levels
-        units = column / self.scale + self.zero
-        right = torch.bucketize(units.clamp(levels[0], levels[-1]), levels).clamp_(1, len(levels) - 1)
-        nothing = torch.full_like(right, int((levels - self.zero).abs().argmin()))
-        choices = torch.stack([right - 1, right, nothing])
-        losses = weight_of_error * ((levels[choices] - units) * self.scale).square() + price * self.costs[choices]
-        return (levels[choices.gather(0, losses.argmin(0, keepdim=True))[0]] - self.zero) * self.scale
-
-
-def round_columns(weight: Tensor, inputs: Tensor, levels: Levels, sensitivity: Tensor, price: float = 0.0) -> Tensor:
+def round_columns(weight: Tensor, inputs: Tensor, grid: Grid, scale: Tensor, zero: int = 0) -> Tensor:
     """Levels whose outputs come near to those of the weights, (m, n) float32.
 
     :param weight: (m, n)
     :param inputs: (n, n), E x x^T
-    :param sensitivity: (m,), loss per squared error of each output
-    :param price: loss per bit
+    :param scale: (m, 1) or (1, 1)
+    :param zero: what is subtracted from a level before it is scaled
     """
     order = torch.argsort(inputs.diagonal(), descending=True, stable=True)  # what is read loudly is rounded first
     factor = _inverse_factor(inputs[order][:, order]).float()
@@ -87,7 +50,7 @@ def round_columns(weight: Tensor, inputs: Tensor, levels: Levels, sensitivity: T
         for j in range(start, end):
             pivot = factor[j, j]
             column = left[:, j : j + 1]
-            rounded = levels.cheapest(column, sensitivity[:, None] / pivot.square(), price)
+            rounded = (grid.nearest(column / scale + zero) - zero) * scale
             found[:, order[j]] = rounded[:, 0]
             error = (column - rounded) / pivot
             left[:, j + 1 : end] -= error * factor[j, j + 1 : end]
