@@ -8,6 +8,7 @@ each batch.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.dataflow import Flow, first_float, first_output, record
 from hirelc.network.calling import call
-from hirelc.network.kernels import CONVOLUTIONS, is_hf_conv1d, tied_names
+from hirelc.network.kernels import CONVOLUTIONS, is_hf_conv1d
 from hirelc.network.spec import Kernel
 from hirelc.network.surgery import slices_of
 
@@ -60,11 +61,11 @@ def find_layers(compressed: CompressedNetwork, inputs: Any) -> tuple[tuple[Layer
     """
     spec, network = compressed.spec, compressed.network
     flow = record(network, lambda: call(network, inputs))
-    tied = tied_names(network)
+    owners = Counter(id(tensor) for module in network.modules() for tensor in module._parameters.values())
     cuts = slices_of(spec, compressed.kept)
     layers, left = {}, {}
     for kernel in spec.kernels:
-        reason = _reason(network, kernel, flow, tied)
+        reason = _reason(network, kernel, flow, owners)
         if reason:
             left[kernel.name] = reason
             continue
@@ -75,11 +76,11 @@ def find_layers(compressed: CompressedNetwork, inputs: Any) -> tuple[tuple[Layer
     return tuple(layers[path] for path in order if path is not None), left
 
 
-def _reason(network: nn.Module, kernel: Kernel, flow: Flow, tied: set[str]) -> str:
+def _reason(network: nn.Module, kernel: Kernel, flow: Flow, owners: Counter[int]) -> str:
     module = network.get_submodule(kernel.module)
     if not (isinstance(module, (*CONVOLUTIONS, nn.Linear)) or is_hf_conv1d(module)):
         return f"a kernel of {type(module).__name__} is rounded by itself"
-    if kernel.name in tied:
+    if owners[id(module.weight)] > 1:
         return "the same tensor serves other modules too"
     if not flow.calls(kernel.module):
         return "its module is not called: the network uses the weight by itself"
@@ -145,7 +146,7 @@ def gather(
     found = {layer.name: Moments() for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     for inputs in batches:
-        drawn: dict[str, list[Positions]] = {layer.name: [] for layer in layers}
+        drawn: dict[str, list[tuple[Positions, tuple[int, ...]]]] = {layer.name: [] for layer in layers}
         wanted: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
         read: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
 
@@ -153,13 +154,13 @@ def gather(
             name: str, module: nn.Module, _inputs: Tensor, outputs: Tensor, drawn: Any = drawn, wanted: Any = wanted
         ) -> None:
             at = draw_positions(module, outputs, generator)
-            drawn[name].append(at)
+            drawn[name].append((at, _places(module, outputs)))
             wanted[name].append(outputs_at(module, outputs, at))
 
-        def seen(name: str, module: nn.Module, inputs: Tensor, _outputs: Tensor, drawn: Any = drawn, read: Any = read) -> None:
-            call = len(read[name])
-            if call < len(drawn[name]):
-                read[name].append(inputs_at(module, inputs, drawn[name][call]))
+        def seen(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor, drawn: Any = drawn, read: Any = read) -> None:
+            at, places = drawn[name][len(read[name])] if len(read[name]) < len(drawn[name]) else (None, None)
+            if at is not None and places == _places(module, outputs):  # else too few are read, and that is noticed
+                read[name].append(inputs_at(module, inputs, at))
 
         _watch(original, layers, inputs, given)
         _watch(compressed, layers, inputs, seen)
@@ -193,6 +194,12 @@ def _watch(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _places(module: nn.Module, outputs: Tensor) -> tuple[int, ...]:
+    """The shape of a result without its channels."""
+    channels = outputs.ndim - len(module.kernel_size) - 1 if isinstance(module, CONVOLUTIONS) else outputs.ndim - 1
+    return tuple(outputs.shape[:channels] + outputs.shape[channels + 1 :])
 
 
 def draw_positions(module: nn.Module, outputs: Tensor, generator: torch.Generator) -> Positions:
