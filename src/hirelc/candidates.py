@@ -18,7 +18,8 @@ from hirelc.artifact.load import build
 from hirelc.compression.activations import ActivationSite, observe
 from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
 from hirelc.compression.fitting import round_to_bits, scale_to_bits
-from hirelc.compression.rate import FileGoal
+from hirelc.compression.rate import FileGoal, kernel_bits
+from hirelc.compression.reconstruct import Reconstruction
 from hirelc.errors import FormatError
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
@@ -26,17 +27,23 @@ from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
 
 ROUNDINGS = 3
+RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
+SLACK = 0.02  # of the wanted length that may be left unused
 
 
 @dataclass
 class Bench:
     """Measures policies on the search-validation split. Each fine-tune goes on from the weights of the one before.
 
+    With a reconstruction nothing is trained: each candidate starts from the original and is reconstructed instead.
+
     :param original: the given network, never changed
     :param importance: per kernel and weight, by what channels are kept
     :param fisher: per kernel and weight, by what learned steps start
     :param baseline: accuracy of the original on the search-validation split, in percent
     :param calibration: inputs on which the ranges of 8-bit activations are found; None leaves activations in float
+    :ivar reserve: bits that coarser steps may leave / bits that reconstructed codes may take; found by measuring
+    :ivar rounded_alone: kernels of the last candidate that could not be reconstructed -> the reason
     """
 
     original: nn.Module
@@ -47,6 +54,9 @@ class Bench:
     baseline: float
     images_seen: int = 0
     calibration: Any = None
+    reconstruction: Reconstruction | None = None
+    reserve: float = field(default=1.0, init=False)
+    rounded_alone: Mapping[str, str] = field(default_factory=dict, init=False)
     current: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,12 +81,17 @@ class Bench:
 
         try:
             compressed = self._applied(policy)
-            trained, data = self.finetune(compressed, target_bytes, images, name=name, evaluations=2, progress=count)
+            trained: Trained | None = None
+            if self.reconstruction is None:
+                trained, data = self.finetune(compressed, target_bytes, images, name=name, evaluations=2, progress=count)
+            else:
+                data = self.reconstruct(self.reconstruction, compressed, target_bytes)
             score = self.read_back_accuracy(data)
         except (Diverged, FormatError, torch.OutOfMemoryError, MemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
             return self._failed(policy, target_bytes, reason, self.images_seen - before, time.monotonic() - begun), None
-        absorb(self.current, compressed)
+        if trained is not None:
+            absorb(self.current, compressed)
         measurement = Measurement(
             size_bytes=len(data),
             accuracy=score,
@@ -106,11 +121,35 @@ class Bench:
         scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
         led_to = goal if self.trainer.config.rate_term else None
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
+        self._round_away(compressed, importance, goal)
+        return trained, pack(compressed)
+
+    def reconstruct(self, reconstruction: Reconstruction, compressed: CompressedNetwork, target_bytes: int) -> bytes:
+        """Coarser steps and a reconstruction that end at a length of the file, rounding of what is left over.
+
+        Reconstructed codes take a little more than the steps let expect; how much is learned from each candidate.
+        """
+        importance = cut_fisher(self.fisher, compressed)
+        goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+        start = copy.deepcopy(compressed.state_dict())
+        for _ in range(RECONSTRUCTIONS):
+            compressed.load_state_dict(start)
+            allowed = self.reserve * goal.kernel_bits(compressed)
+            led = kernel_bits(compressed) > allowed
+            scale_to_bits(compressed, importance, allowed)
+            self.rounded_alone = reconstruction(compressed)
+            size = goal.written(compressed)
+            if size <= target_bytes and not (led and size < (1 - SLACK) * target_bytes):
+                break
+            self.reserve *= goal.kernel_bits(compressed) / kernel_bits(compressed)
+        self._round_away(compressed, importance, goal)
+        return pack(compressed)
+
+    def _round_away(self, compressed: CompressedNetwork, importance: Mapping[str, Tensor], goal: FileGoal) -> None:
         for _ in range(ROUNDINGS):
             if goal.met(compressed):
                 break
             round_to_bits(compressed, importance, goal.kernel_bits(compressed))
-        return trained, pack(compressed)
 
     def read_back_accuracy(self, data: bytes) -> float:
         """Accuracy on the search-validation split of the network that a file holds."""
@@ -140,13 +179,16 @@ class Bench:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is kept of a measured policy: its file, and the training state that the final fine-tune goes on from."""
+    """What is kept of a measured policy: its file, and the training state that the final fine-tune goes on from.
+
+    :param trained: None where nothing was
+    """
 
     policy: Policy
     sites: tuple[ActivationSite, ...]
     data: bytes
     state: bytes
-    trained: Trained
+    trained: Trained | None
 
 
 def save_state(compressed: CompressedNetwork) -> bytes:

@@ -7,6 +7,7 @@ import logging
 import shlex
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,6 +159,9 @@ def compress(
     activations: Annotated[
         str, typer.Option(help="float, or int8 for export to integer runtimes", rich_help_panel=TRAINING)
     ] = Config.activations,
+    calibrate_only: Annotated[
+        bool, typer.Option("--calibrate-only", help="no training at all: minutes", rich_help_panel=TRAINING)
+    ] = False,
     images: Annotated[
         int,
         typer.Option(help="training samples that search and final fine-tune may see together", rich_help_panel=TRAINING),
@@ -189,9 +193,8 @@ def compress(
         cycles=cycles, low_level_steps=agent_steps, high_level_steps=agent_steps, min_keep=min_keep, strategy=strategy
     )
     train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
-    config = Config(
-        seed, blocks, frame_bits, importance, align=align, activations=activations, device=device, search=search, train=train
-    )
+    config = Config(seed, blocks, frame_bits, importance, align=align, device=device, search=search, train=train)
+    config = replace(config, activations=activations, calibrate_only=calibrate_only)
 
     from hirelc.inputs import DataOptions, read_inputs, task_name
     from hirelc.models import load_network

@@ -65,19 +65,22 @@ def export(
     """
     _check_installed()
     from hirelc.export.onnx import Settings, export_onnx
-    from hirelc.inputs import DataOptions, read_inputs
-    from hirelc.models import find_factory
+    from hirelc.inputs import DataOptions, read_inputs, task_name
+    from hirelc.models import find_factory, find_task
     from hirelc.words_deploy import export_words
 
     settings = Settings(opset, weights, activations, samples)
     compared = calibration = None
+    judged = find_task(task_name(model, task))
     if data is not None:
         options = DataOptions(image_size, normalise, tokenizer, max_tokens)
-        _, splits = read_inputs(model, data, task, options, batch_size=128, seed=seed)
+        judged, splits = read_inputs(model, data, task, options, batch_size=128, seed=seed)
         compared, calibration = _chosen(splits, split), splits.train
-    factory = find_factory(model, seed)
+    factory = find_factory(model, seed, task_name(model, task))
     example = _example(factory, input_shape)
-    found = export_onnx(file, factory, onnx, data=compared, calibration=calibration, example=example, settings=settings)
+    found = export_onnx(
+        file, factory, onnx, data=compared, calibration=calibration, example=example, settings=settings, task=judged
+    )
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else export_words(found, file.stat().st_size))
 
 
@@ -89,6 +92,7 @@ def bench(
     threads: Annotated[int, typer.Option(help="of both models; 0: as many as torch uses")] = 0,
     repeats: Annotated[int, typer.Option(help="calls of each model")] = 20,
     input_shape: Annotated[str | None, typer.Option(help="shape of one sample, as in 3,32,32; else guessed")] = None,
+    task: Task = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -101,10 +105,11 @@ def bench(
     """
     _check_installed()
     from hirelc.export.bench import bench as run
+    from hirelc.inputs import task_name
     from hirelc.models import find_factory
     from hirelc.words_deploy import bench_words
 
-    factory = find_factory(model, seed)
+    factory = find_factory(model, seed, task_name(model, task))
     example = _example(factory, input_shape)
     found = run(file, factory, onnx, example=example, batches=tuple(batch or (1, 64)), threads=threads, repeats=repeats)
     typer.echo(json.dumps(found.to_json(), indent=2) if as_json else bench_words(found))

@@ -104,6 +104,8 @@ class Config:
     :param calibration_samples: training samples on which the logit-MSE proxy, and ranges of activations, are measured
     :param align: channels are kept in multiples of it, or all of them
     :param activations: "float", or "int8": 8 bits in training and in the file, for export to integer runtimes
+    :param calibrate_only: no training: kernels are reconstructed, layer by layer, from calibration samples
+    :param reconstruction_samples: training samples that this goes by
     """
 
     seed: int = 0
@@ -114,12 +116,14 @@ class Config:
     calibration_samples: int = 128
     align: int = 1
     activations: str = "float"
+    calibrate_only: bool = False
+    reconstruction_samples: int = 512
     device: str = "cpu"
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "fisher_samples", "calibration_samples", "align")
+        _positive(self, "fisher_samples", "calibration_samples", "align", "reconstruction_samples")
         if self.frame_bits is not None and not 2 <= self.frame_bits <= 8:
             raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
         if self.activations not in ("float", "int8"):

@@ -28,11 +28,13 @@ def finish(
 ) -> Result:
     begun = time.monotonic()
     compressed = bench.revive(picked)
-    images = run.config.train.images - bench.images_seen
-    limit = max(run.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
-    with run.say.stage("final fine-tune", images) as stage:
-        trained, data = bench.finetune(compressed, limit, images, **_final(run, stage))
-    bench.images_seen += trained.images
+    images = max(0, run.config.train.images - bench.images_seen)
+    trained, data = None, picked.data  # without training, what was measured is what is delivered
+    if not run.config.calibrate_only:
+        limit = max(run.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
+        with run.say.stage("final fine-tune", images) as stage:
+            trained, data = bench.finetune(compressed, limit, images, **_final(run, stage))
+        bench.images_seen += trained.images
     path = run.directory.write_bytes(MODEL_FILE, data)
     score = bench.read_back_accuracy(data)
     run.directory.journal("final", trained=trained, size_bytes=len(data), accuracy=score, policy=compressed.policy)
@@ -78,7 +80,9 @@ def _final(run: Run, stage: Stage) -> dict[str, Any]:
 
 def _control(run: Run, bench: Bench, images: int) -> tuple[nn.Module | None, Row | None]:
     """The original given the same final fine-tune, uncompressed: an accuracy gain that it has too is not ours."""
-    if not run.config.train.control:
+    if run.config.calibrate_only and run.config.train.control:
+        run.say.line("no control: nothing was trained, so the original is all there is to compare with")
+    if run.config.calibrate_only or not run.config.train.control:
         return None, None
     control = copy.deepcopy(run.model)
     with run.say.stage("control: the original, trained on", images) as stage:

@@ -28,10 +28,12 @@ from hirelc.policy import Goal, Measurement
 from hirelc.precision import precision_of, precision_words
 from hirelc.preparing import (
     calibration_inputs,
+    check_enough,
     describe,
     fisher_samples,
     importance_of,
     make_landscape,
+    make_reconstruction,
     make_trainer,
     measure_baseline,
     measure_sensitivity,
@@ -133,7 +135,11 @@ def _images_per_measurement(config: Config, train: Batches) -> int:
     """How many training samples each fine-tune of the search may see.
 
     :raises RunError: less than a batch
+    :raises DataError: too few samples to calibrate on, where nothing is trained
     """
+    if config.calibrate_only:
+        check_enough(config, train)
+        return 0
     measured = config.search.cycles + 1  # the first cycle measures the reference as well
     each = int(config.train.images * config.train.search_share - fisher_samples(config, train)) // measured
     if each < config.train.batch_size:
@@ -164,6 +170,8 @@ def _execute(run: Run) -> Result:
     bench = Bench(run.model, run.spec, make_trainer(run), importance, sensitivity.fisher, baseline, sensitivity.samples)
     if run.config.activations == "int8":
         bench.calibration = calibration_inputs(run)
+    if run.config.calibrate_only:
+        bench.reconstruction = make_reconstruction(run)
     landscape = make_landscape(run, sensitivity, importance)
     archive, measurements, search_seconds = _search(run, bench, landscape)
     pick = archive.pick(run.goal, run.spec.original_bytes)
@@ -218,7 +226,7 @@ def _search(run: Run, bench: Bench, landscape: Landscape) -> tuple[Archive[Candi
 def _measure(
     run: Run, bench: Bench, proposal: Proposal, target_bytes: int, images: int, index: int
 ) -> tuple[Measurement, Candidate | None]:
-    with run.say.stage(f"measuring candidate {index + 1}", images) as stage:
+    with run.say.stage(f"measuring candidate {index + 1}", images or None) as stage:
         name = f"candidate-{index}"
         measurement, candidate = bench.measure(proposal.policy, target_bytes, images, name, stage.advance)
     if candidate is not None:

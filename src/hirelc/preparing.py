@@ -9,15 +9,17 @@ from torch import Tensor
 
 from hirelc import cost
 from hirelc.artifact.container import pack
-from hirelc.batches import Batches, first_samples
+from hirelc.batches import Batches, batch_length, first_samples
 from hirelc.compression.apply import apply
+from hirelc.compression.reconstruct import Reconstruction
 from hirelc.config import Config
+from hirelc.errors import DataError
 from hirelc.landscape import Landscape
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Trainer
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity, fisher_sensitivity
-from hirelc.network.calling import to_device
+from hirelc.network.calling import head, to_device
 from hirelc.network.spec import Pruning
 from hirelc.policy import Choice, Granularity, Policy
 from hirelc.precision import RUNGS, with_precision
@@ -26,10 +28,22 @@ from hirelc.search.budgets import ByteTarget
 from hirelc.seeds import stream_seed
 
 FINER = 1.5  # bits per weight that the frame's kernels get beyond what the goal leaves on average
+LEAST_SAMPLES = 64  # with fewer, least squares fit the samples and not the network
 
 
 def fisher_samples(config: Config, train: Batches) -> int:
     return min(config.fisher_samples, train.samples)
+
+
+def check_enough(config: Config, train: Batches) -> None:
+    """
+    :raises DataError: too few samples to reconstruct from
+    """
+    if train.samples < LEAST_SAMPLES:
+        raise DataError(
+            f"compression without training needs {LEAST_SAMPLES} samples to calibrate on, "
+            f"better {config.reconstruction_samples}, and the fine-tuning split has {train.samples}: give more"
+        )
 
 
 def describe(run: Run) -> None:
@@ -132,3 +146,15 @@ def make_trainer(run: Run) -> Trainer:
 def calibration_inputs(run: Run) -> Any:
     inputs, _ = first_samples(run.train, run.config.calibration_samples)
     return to_device(inputs, run.config.device)
+
+
+def make_reconstruction(run: Run) -> Reconstruction:
+    """Of the first samples of the fine-tuning split, as they are: not augmented."""
+    batches: list[Any] = []
+    left = run.config.reconstruction_samples
+    for inputs, _ in run.train.epoch(stream_seed(run.config.seed, "reconstruction"), training=False):
+        batches.append(to_device(head(inputs, left), run.config.device))
+        left -= batch_length(inputs)
+        if left <= 0:
+            break
+    return Reconstruction(run.model, batches, stream_seed(run.config.seed, "positions"))

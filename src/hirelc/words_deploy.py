@@ -28,9 +28,9 @@ def export_words(found: Exported, file_bytes: int) -> str:
         f"{found.path}: {found.size_bytes:,} bytes, opset {found.opset}, {found.sites} quantized activations "
         f"(the .hirelc file: {file_bytes:,} bytes; ONNX cannot hold coded or 3-bit weights)"
     )
-    words = f"agrees with the file on {parity.agreement:.2f} % of {parity.samples:,} samples"
+    words = f"agrees with the file on {parity.agreement:.2f} % of the {parity.compared} of {parity.samples:,} samples"
     if parity.accuracy_file is not None and parity.accuracy_onnx is not None:
-        words += f"; accuracy {parity.accuracy_onnx:.2f} %, from the file {parity.accuracy_file:.2f} %"
+        words += f"; {parity.metric}: {parity.accuracy_onnx:.2f}, from the file {parity.accuracy_file:.2f}"
     lines.append(f"{words}; layers differ by at most {100 * parity.worst_layer:.2f} % of their size")
     return "\n".join(lines)
 

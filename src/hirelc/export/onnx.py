@@ -33,10 +33,12 @@ from hirelc.export.graph import (
 from hirelc.export.integers import FloatWeight, IntegerWeight, as_integers
 from hirelc.export.parity import Parity, Probe, check_parity
 from hirelc.export.simplify import simplify
-from hirelc.export.tracing import Mark, export_graph
+from hirelc.export.tracing import Mark, Unpack, export_graph
+from hirelc.network.calling import logits_of
 from hirelc.network.example import guess_example
 from hirelc.network.trace import check_module
 from hirelc.store import atomic_write
+from hirelc.task import CLASSIFICATION, Task
 from hirelc.version import __version__
 
 LEAST_OPSET, INT4_OPSET, DEFAULT_OPSET = 18, 21, 21
@@ -132,6 +134,7 @@ def export_onnx(
     calibration: Batches | None = None,
     example: Any = None,
     settings: Settings | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Exported:
     """Writes the network of a file as an ONNX model and checks it in onnxruntime.
 
@@ -139,6 +142,7 @@ def export_onnx(
     :param data: labelled samples on which graph and file are compared; without, they are on an example input
     :param example: inputs of two samples or more, in place of the first of `data` or of a guess
     :param calibration: samples from which ranges of activations are found when the file carries none
+    :param task: what the network is for: how its output is read, and by what graph and file are compared
     :raises FormatError: the file is damaged, or the factory builds another network
     :raises NetworkError: the network has no ONNX form, or the graph computes something else; nothing is written then
     :raises DataError: the file has no ranges of activations, and there is no `calibration`
@@ -156,8 +160,8 @@ def export_onnx(
     if example is None:
         example = guess_example(network).inputs if data is None else first_samples(data, 2)[0]
     left = _quantize_activations(network, kernels, calibration or data, settings)
-    model, table, probes = export_network(network, kernels, example, settings, left)
-    parity = check_parity(model, network, probes, data, example, settings.samples)
+    model, table, probes = export_network(network, kernels, example, settings, left, task.unpack or logits_of)
+    parity = check_parity(model, network, probes, data, example, settings.samples, task)
     content = model.SerializeToString()
     atomic_write(path, content)
     sites = len(attached(network))
@@ -186,7 +190,12 @@ def _quantize_activations(
 
 
 def export_network(
-    network: nn.Module, kernels: Sequence[StoredKernelCodes], example: Any, settings: Settings, left: Mapping[str, str]
+    network: nn.Module,
+    kernels: Sequence[StoredKernelCodes],
+    example: Any,
+    settings: Settings,
+    left: Mapping[str, str],
+    unpack: Unpack = logits_of,
 ) -> tuple[onnx.ModelProto, list[ExportedKernel], list[Probe]]:
     """The graph of a network, the table of its kernels, and where to compare the two.
 
@@ -199,7 +208,7 @@ def export_network(
     for name, rows in folded.rows.items():
         if name in folded.behind:
             rows.rounding = Mark(folded.behind[name])
-    graph = Graph(export_graph(folded.network, example, settings.opset))
+    graph = Graph(export_graph(folded.network, example, settings.opset, unpack))
     named = _initialisers(folded, graph)
     whole = {k.name: as_integers(k.quantized, k.shape, k.channel_dim, folded.factors.get(k.name)) for k in kernels}
     integers = {named[name]: w for name, w in whole.items() if isinstance(w, IntegerWeight) and name in named}

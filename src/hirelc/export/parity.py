@@ -12,15 +12,17 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from hirelc.batches import Batches, batch_length, map_inputs
+from hirelc.batches import Batches, batch_length, map_inputs, no_targets
 from hirelc.compression.activations import hook
 from hirelc.compression.sites import Side
-from hirelc.errors import NetworkError
+from hirelc.errors import DataError, NetworkError
+from hirelc.export.agreement import Agreement, agreement_of
 from hirelc.export.runtime import feed, run, session
-from hirelc.network.calling import call, logits_of
+from hirelc.network.calling import call
+from hirelc.task import CLASSIFICATION, Task
 
-AGREEMENT = 99.5  # percent of samples with the same first choice
-ACCURACY = 0.1  # points
+AGREEMENT = 99.5  # percent: of answers with the same first choice, or of the values' variance
+ACCURACY = 0.1  # points of the task's metric
 LAYER = 0.1  # root mean squared difference of a layer, relative to its size
 LAYER_SAMPLES = 16
 
@@ -46,10 +48,13 @@ class Parity:
     """How far the graph in onnxruntime is from the network read back from the file.
 
     :param samples: compared on the task; labelled or not
-    :param agreement: percent of samples with the same first choice
-    :param accuracy_file: of the network, in percent; None without labels
+    :param agreement: percent of what `compared` says
+    :param accuracy_file: of the network, in points of the task's metric; None without labels
     :param accuracy_onnx: of the graph
     :param layers: kernel -> root mean squared difference relative to the network's value, in order of the network
+    :param compared: "first choices" where the task chooses (for each position of a map or sequence), else "values"
+    :param metric: name of the task's metric
+    :param allowance: percent of agreement that one answer makes up
     """
 
     samples: int
@@ -57,6 +62,9 @@ class Parity:
     accuracy_file: float | None
     accuracy_onnx: float | None
     layers: dict[str, float]
+    compared: str = "first choices"
+    metric: str = CLASSIFICATION.name
+    allowance: float = 0.0
 
     @property
     def worst_layer(self) -> float:
@@ -64,43 +72,77 @@ class Parity:
 
 
 def check_parity(
-    model: onnx.ModelProto, network: nn.Module, probes: list[Probe], data: Batches | None, example: Any, samples: int
+    model: onnx.ModelProto,
+    network: nn.Module,
+    probes: list[Probe],
+    data: Batches | None,
+    example: Any,
+    samples: int,
+    task: Task = CLASSIFICATION,
 ) -> Parity:
-    """Compares graph and network.
+    """Compares graph and network: layer by layer, then as the task judges them.
 
     :param network: with its activations quantized as the graph has them
-    :param data: labelled samples; without, only the example's layers and first choices are compared
+    :param data: labelled samples; without, only the example's layers and answers are compared
+    :param task: says whether answers are choices or values, and how they are scored
     :raises NetworkError: they differ by more than allowed; the first layer that diverges is named
+    :raises DataError: the task's metric fails on the data
     """
     inputs = example if data is None else next(iter(data.epoch(0, training=False)))[0]
     few = map_inputs(inputs, lambda tensor: tensor[:LAYER_SAMPLES])
     layers = compare_layers(model, network, probes, few)
-    running = session(model.SerializeToString())
-    count, same, right_file, right_onnx = 0, 0, 0, 0
-    labelled = data is not None
-    for batch, targets in data.epoch(0, training=False) if data is not None else [(example, torch.zeros(0))]:
-        take = min(samples - count, batch_length(batch))
-        batch, targets = map_inputs(batch, lambda tensor, n=take: tensor[:n]), targets[:take]  # type: ignore[misc]
+    if task.settle is not None:
         with torch.no_grad():
-            wanted = logits_of(call(network, batch)).argmax(-1)
-        found = run(running, batch).argmax(-1)
-        count += take
-        same += int((wanted == found).reshape(take, -1).all(1).sum())
-        labelled = labelled and targets.shape == wanted.shape
-        if labelled:
-            right_file += int((wanted == targets).reshape(take, -1).all(1).sum())
-            right_onnx += int((found == targets).reshape(take, -1).all(1).sum())
-        if count >= samples:
-            break
-    parity = Parity(
-        samples=count,
-        agreement=100.0 * same / count,
-        accuracy_file=100.0 * right_file / count if labelled else None,
-        accuracy_onnx=100.0 * right_onnx / count if labelled else None,
-        layers=layers,
-    )
+            task = task.settle(call(network, few))
+    parity = _compare_answers(session(model.SerializeToString()), network, data, example, samples, task, layers)
     _judge(parity)
     return parity
+
+
+def _compare_answers(
+    running: Any, network: nn.Module, data: Batches | None, example: Any, samples: int, task: Task, layers: dict[str, float]
+) -> Parity:
+    agreement: Agreement | None = None
+    scored = data is not None and task.label is None
+    file, graph = task.meter(), task.meter()
+    count = 0
+    for batch, targets in data.epoch(0, training=False) if data is not None else [(example, None)]:
+        take = min(samples - count, batch_length(batch))
+        batch = map_inputs(batch, lambda tensor, n=take: tensor[:n])  # type: ignore[misc]
+        targets = no_targets(take) if targets is None else targets[:take]
+        with torch.no_grad():
+            wanted = task.outputs(call(network, batch))
+        found = run(running, batch).float()
+        agreement = agreement or agreement_of(task, wanted, targets)
+        agreement.add(found, wanted, targets)
+        if scored:
+            _score(task, ((file, wanted), (graph, found)), targets)
+        count += take
+        if count >= samples:
+            break
+    assert agreement is not None
+    return Parity(
+        samples=count,
+        agreement=agreement.percent(),
+        accuracy_file=float(file.points()) if scored else None,
+        accuracy_onnx=float(graph.points()) if scored else None,
+        layers=layers,
+        compared=agreement.what,
+        metric=task.name,
+        allowance=agreement.allowance(),
+    )
+
+
+def _score(task: Task, answers: tuple[tuple[Any, Tensor], ...], targets: Tensor) -> None:
+    """:raises DataError: outputs and targets do not fit the task's metric"""
+    for meter, outputs in answers:
+        try:
+            meter.add(outputs, targets)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise DataError(
+                f"the {task.name} fails on outputs of shape {tuple(outputs.shape)} and targets of shape "
+                f"{tuple(targets.shape)}: is --task right? ({str(error).splitlines()[0]})"
+            ) from error
 
 
 def compare_layers(model: onnx.ModelProto, network: nn.Module, probes: list[Probe], inputs: Any) -> dict[str, float]:
@@ -154,16 +196,15 @@ def _judge(parity: Parity) -> None:
         )
     worst = max(parity.layers, key=lambda name: parity.layers[name], default="no layer")
     where = f"the layer that differs most is {worst}, by {100 * parity.worst_layer:.1f} % of its size"
-    one = 100.0 / parity.samples  # a single sample is never too many
-    if 100.0 - parity.agreement > max(100.0 - AGREEMENT, one) + 1e-9:
+    if not 100.0 - parity.agreement <= max(100.0 - AGREEMENT, parity.allowance) + 1e-9:  # NaN fails too
         raise NetworkError(
-            f"the exported graph agrees with the file on {parity.agreement:.2f} % of {parity.samples} samples, "
-            f"{AGREEMENT} % are asked for; {where}"
+            f"the exported graph agrees with the file on {parity.agreement:.2f} % of the {parity.compared} of "
+            f"{parity.samples} samples, {AGREEMENT} % are asked for; {where}"
         )
     if parity.accuracy_file is not None and parity.accuracy_onnx is not None:
         lost = abs(parity.accuracy_file - parity.accuracy_onnx)
-        if lost > max(ACCURACY, one) + 1e-9:
+        if not lost <= max(ACCURACY, parity.allowance) + 1e-9:
             raise NetworkError(
-                f"the exported graph has an accuracy of {parity.accuracy_onnx:.2f} %, the file {parity.accuracy_file:.2f} %: "
-                f"{ACCURACY} points are allowed; {where}"
+                f"the exported graph has {parity.accuracy_onnx:.2f} points of {parity.metric}, the file "
+                f"{parity.accuracy_file:.2f}: they may differ by {ACCURACY}; {where}"
             )

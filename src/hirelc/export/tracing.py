@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -58,17 +58,20 @@ def _marked(values: Any, index: int) -> Any:
     return onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, 1), MARK, _SCHEMA)(values, index=index)
 
 
-class _Logits(nn.Module):
-    """Inputs as one tuple, and the logits alone."""
+Unpack = Callable[[Any], Tensor]
 
-    def __init__(self, network: nn.Module, names: tuple[str, ...] | None) -> None:
+
+class _Answer(nn.Module):
+    """Inputs as one tuple, and the one tensor that the task is about."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...] | None, unpack: Unpack) -> None:
         super().__init__()
-        self.network, self.names = network, names
+        self.network, self.names, self.unpack = network, names, unpack
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if self.names is not None:
-            return logits_of(self.network(**dict(zip(self.names, inputs, strict=True))))
-        return logits_of(self.network(*inputs))
+            return self.unpack(self.network(**dict(zip(self.names, inputs, strict=True))))
+        return self.unpack(self.network(*inputs))
 
 
 def input_names(inputs: Any) -> tuple[str, ...]:
@@ -86,14 +89,15 @@ def input_arrays(inputs: Any) -> tuple[Tensor, ...]:
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
 
-def export_graph(network: nn.Module, inputs: Any, opset: int) -> onnx.ModelProto:
+def export_graph(network: nn.Module, inputs: Any, opset: int, unpack: Unpack = logits_of) -> onnx.ModelProto:
     """The float graph. Its initialisers carry the names of the network's tensors behind the prefix "network.".
 
     :param inputs: an example with at least two samples
+    :param unpack: what the network returns -> the graph's one output
     :raises NetworkError: torch cannot follow the network, or an operator has no ONNX form (it is named)
     """
     tensors = input_arrays(inputs)
-    wrapped = _Logits(network, tuple(inputs) if isinstance(inputs, Mapping) else None).eval()
+    wrapped = _Answer(network, tuple(inputs) if isinstance(inputs, Mapping) else None, unpack).eval()
     batch = torch.export.Dim("batch")
     shapes = (tuple({0: batch} for _ in tensors),)
     with _quiet(), torch.no_grad():
