@@ -127,8 +127,8 @@ def test_nothing_is_asked_in_the_warm_up() -> None:
     compressed = made()
     term = RateTerm(compressed, goal(0.5 * kernel_bits(compressed)), 1000)
     assert term.loss(0) is None and term.loss(49) is None and term.loss(50) is not None
-    assert not term.reached()
-    assert RateTerm(compressed, goal(1.01 * kernel_bits(compressed)), 10).reached()
+    assert not term.reached(0)
+    assert RateTerm(compressed, goal(1.01 * kernel_bits(compressed)), 10).reached(0)
 
 
 def test_the_aim_follows_what_the_coder_gains() -> None:
@@ -138,5 +138,13 @@ def test_the_aim_follows_what_the_coder_gains() -> None:
     term = RateTerm(compressed, file, 10)
     before = term.target_bits
     saved = 0.1
-    term.reached()
+    term.reached(0)
     assert term.target_bits - before == pytest.approx(0.99 * 0.1 * kernel_bits(compressed), rel=0.01)
+
+
+def test_the_aim_is_lowered_where_the_file_ought_to_fit() -> None:
+    compressed = made()
+    term = RateTerm(compressed, goal(0.5 * kernel_bits(compressed)), 100)
+    before = term.target_bits
+    assert not term.reached(50) and term.target_bits == pytest.approx(before)
+    assert not term.reached(70) and term.target_bits == pytest.approx(0.985 * before, rel=1e-3)

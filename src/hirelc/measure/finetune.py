@@ -94,7 +94,7 @@ class Trainer:
         rate = None
         if file_goal is not None and isinstance(student, CompressedNetwork):
             rate = RateTerm(student, file_goal, steps)
-        best = _Best(student, scores[0][1], rate is None or rate.reached())
+        best = _Best(student, scores[0][1], rate is None or rate.reached(0))
         seen, loss_value = 0, math.nan
         self.teacher.eval()
         student.train()
@@ -118,7 +118,7 @@ class Trainer:
                 score = self._validate(student, precision)
                 scores.append((seen, score))
                 late = schedule(step, steps) < 0.5  # while the rate is high, scores sag and say nothing about the end
-                best.offer(student, score, rate is None or rate.reached(), late)
+                best.offer(student, score, rate is None or rate.reached(step), late)
                 student.train()
                 if best.stale >= self.config.patience:
                     break
