@@ -190,6 +190,10 @@ def bench(
 ) -> Bench:
     """Size, latency and memory of a file's network as an integer ONNX model beside its original in fp32, in one run.
 
+    >>> measured = hirelc.bench("runs/mine/model.hirelc", make_net, example=torch.randn(4, 8), batches=[4], repeats=3)
+    >>> measured.speedup(batch=4) > 0
+    True
+
     :param onnx_path: of `export_onnx`; made anew, without a check of its accuracy, when not given
     :param example: inputs of a few samples; guessed when not given
     :param threads: 0 for as many as torch uses

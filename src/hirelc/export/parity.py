@@ -33,6 +33,7 @@ class Probe:
 
     :param tensor: its name in the graph
     :param rows: the channels that the graph computes; None for all. `axis` is their dimension, from the end
+    :param before: its own quantization, where the graph does not hold the tensor behind it
     """
 
     kernel: str
@@ -41,6 +42,7 @@ class Probe:
     side: Side = "output"
     rows: Tensor | None = None
     axis: int = -1
+    before: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ def compare_layers(model: onnx.ModelProto, network: nn.Module, probes: list[Prob
         value, other = values[0], torch.from_numpy(found[probe.tensor])
         if probe.rows is not None:
             value = value.index_select(value.ndim + probe.axis, probe.rows)
+        if other.dim() == value.dim() > 1 and other.shape[1] > value.shape[1]:
+            other = other[:, : value.shape[1]]  # channels that were filled up
         if value.numel() == other.numel():
             layers[probe.kernel] = float((value.reshape(-1) - other.reshape(-1)).norm() / value.norm().clamp_min(1e-12))
     return layers
@@ -181,7 +185,7 @@ def _results(network: nn.Module, probes: list[Probe], inputs: Any) -> Mapping[st
             seen.setdefault(kernel, []).append(values.detach().float().clone())
             return values
 
-        hook(copied, probe.module, probe.side, look)
+        hook(copied, probe.module, probe.side, look, first=probe.before)
     with torch.no_grad():
         call(copied, inputs)
     return seen
