@@ -95,6 +95,10 @@ class TrainConfig:
 class Config:
     """All settings of a run but its goal.
 
+    >>> config = hirelc.Config(seed=7, train=hirelc.TrainConfig(images=1_000_000))
+    >>> hirelc.Config.from_json(config.to_json()) == config
+    True
+
     :param seed: the root of every random stream of the run
     :param blocks: regular expression that names the blocks; None finds them by repetition
     :param frame_bits: bits of the kernels outside any block

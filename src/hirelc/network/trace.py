@@ -25,6 +25,10 @@ TRACE_SAMPLES = 2
 def trace(network: nn.Module, inputs: Any, blocks: str | None = None) -> NetworkSpec:
     """Describes a network: kernels, blocks, frame, coupled dimensions, and what is left as it is.
 
+    >>> spec = hirelc.trace(net, torch.zeros(2, 8))
+    >>> [block.name for block in spec.blocks], [kernel.name for kernel in spec.frame]
+    (['1', '2'], ['0.weight', '3.weight'])
+
     :param inputs: an example batch (tensor, tuple or dict); two samples are used
     :param blocks: regular expression naming the blocks; None finds them by repetition
     :raises NetworkError: the network fails on the input, or holds nothing to compress
