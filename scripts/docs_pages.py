@@ -61,6 +61,9 @@ def command_line() -> str:
     context = typer.Context(command, info_name="hirelc")
     context.obj = {typer.cli.MARKUP_MODE_KEY: "rich"}
     made = typer.cli.get_docs_for_click(obj=command, ctx=context, name="hirelc", title="Command line")
+    for name, each in command.commands.items():  # typer cuts these at 45 characters
+        first = (each.help or "").split("\n\n")[0].replace("\\[", "[")
+        made = re.sub(rf"^\* `{name}`: .*$", lambda _, n=name, f=first: f"* `{n}`: {f}", made, count=1, flags=re.MULTILINE)
     return html.unescape(made).replace("```console\n$ ", "```sh\n")  # what stands in code must not be escaped
 
 

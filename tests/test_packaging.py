@@ -99,22 +99,13 @@ def test_the_wheel_runs_with_what_it_requires_and_nothing_else(bare: Path, tmp_p
     assert "compress" in _run([str(bare / "hirelc"), "--help"], tmp_path)
     where = _run([python, "-c", "import hirelc; print(hirelc.__file__); hirelc.compress, hirelc.load, hirelc.Task"], tmp_path)
     assert Path(where.strip()).is_relative_to(bare.parent)  # not this checkout
-    small = [
-        "--images",
-        "1200",
-        "--cycles",
-        "1",
-        "--agent-steps",
-        "8",
-        "--train-limit",
-        "300",
-        "--ratio",
-        "4",
-        "--batch-size",
-        "32",
-    ]
-    model = "hirelc.demo_networks:ResidualNet"
-    _run([str(bare / "hirelc"), "compress", "--model", model, "--data", "demo", "--out", "run", *small], tmp_path)
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def make_net(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))\n"
+    )
+    small = ["--images", "1200", "--cycles", "1", "--agent-steps", "8", "--train-limit", "300", "--batch-size", "32"]
+    command = [str(bare / "hirelc"), "compress", "--model", "nets:make_net", "--data", "demo", "--ratio", "4", "--out", "run"]
+    _run([*command, *small], tmp_path)
     assert "run" in _run([str(bare / "hirelc"), "status", "run"], tmp_path)
     assert _run([str(bare / "hirelc"), "show", "run/model.hirelc"], tmp_path)
 
