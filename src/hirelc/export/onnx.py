@@ -168,9 +168,11 @@ def export_onnx(
     kernels = kernels_of(contents)
     if example is None:
         example = guess_example(network).inputs if data is None else first_samples(data, 2)[0]
+    reference = copy.deepcopy(network)  # as the file has it
     left = _quantize_activations(network, kernels, calibration or data, settings)
+    as_in_file = attached(network) == attached(reference)
     model, table, probes = export_network(network, kernels, example, settings, left, task.unpack or logits_of)
-    parity = check_parity(model, network, probes, data, example, settings.samples, task)
+    parity = check_parity(model, network, probes, data, example, settings.samples, task, None if as_in_file else reference)
     content = model.SerializeToString()
     atomic_write(path, content)
     sites = len(attached(network))

@@ -25,6 +25,10 @@ AGREEMENT = 99.5  # percent: of answers with the same first choice, or of the va
 ACCURACY = 0.1  # points of the task's metric
 LAYER = 0.1  # root mean squared difference of a layer, relative to its size
 LAYER_SAMPLES = 16
+NOT_AS_IN_FILE = (
+    "; its activations are not rounded as in the file: compress with --activations int8, so that the ranges are in the "
+    "file, or export with --activations float"
+)
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,12 @@ def check_parity(
     example: Any,
     samples: int,
     task: Task = CLASSIFICATION,
+    reference: nn.Module | None = None,
 ) -> Parity:
     """Compares graph and network: layer by layer, then as the task judges them.
 
     :param network: with its activations quantized as the graph has them
+    :param reference: whose answers the graph's are compared with: the network as the file has it; `network` by default
     :param data: labelled samples; without, only the example's layers and answers are compared
     :param task: says whether answers are choices or values, and how they are scored
     :raises NetworkError: they differ by more than allowed; the first layer that diverges is named
@@ -96,8 +102,8 @@ def check_parity(
     if task.settle is not None:
         with torch.no_grad():
             task = task.settle(call(network, few))
-    parity = _compare_answers(session(model.SerializeToString()), network, data, example, samples, task, layers)
-    _judge(parity)
+    parity = _compare_answers(session(model.SerializeToString()), reference or network, data, example, samples, task, layers)
+    _judge(parity, "" if reference is None else NOT_AS_IN_FILE)
     return parity
 
 
@@ -191,7 +197,7 @@ def _results(network: nn.Module, probes: list[Probe], inputs: Any) -> Mapping[st
     return seen
 
 
-def _judge(parity: Parity) -> None:
+def _judge(parity: Parity, advice: str) -> None:
     first = next((name for name, error in parity.layers.items() if error > LAYER), None)
     if first is not None:
         raise NetworkError(
@@ -199,7 +205,7 @@ def _judge(parity: Parity) -> None:
             f"{100 * parity.layers[first]:.0f} % of its size (at most {100 * LAYER:.0f} % is allowed)"
         )
     worst = max(parity.layers, key=lambda name: parity.layers[name], default="no layer")
-    where = f"the layer that differs most is {worst}, by {100 * parity.worst_layer:.1f} % of its size"
+    where = f"the layer that differs most is {worst}, by {100 * parity.worst_layer:.1f} % of its size{advice}"
     if not 100.0 - parity.agreement <= max(100.0 - AGREEMENT, parity.allowance) + 1e-9:  # NaN fails too
         raise NetworkError(
             f"the exported graph agrees with the file on {parity.agreement:.2f} % of the {parity.compared} of "

@@ -139,19 +139,16 @@ def _widen_input(graph: Graph, conv: onnx.NodeProto) -> None:
     """Three channels of a picture become four: a channel of zeros behind its quantization."""
     codes = _weight(graph, conv) if _group(conv) == 1 else None
     dequantize = graph.producer(conv.input[0])
-    if codes is None or codes.shape[1] % IN == 0 or codes.shape[0] % OUT or dequantize is None:
+    if codes is None or codes.shape[1] != IN - 1 or codes.shape[0] % OUT or codes[0, 0].size == 1 or dequantize is None:
         return
     quantize = graph.producer(dequantize.input[0]) if dequantize.op_type == "DequantizeLinear" else None
     if quantize is None or quantize.op_type != "QuantizeLinear" or len(graph.consumers(dequantize.output[0])) != 1:
         return
-    if codes.shape[1] < IN - 1:  # a single channel is not worth four
-        return
-    more = -codes.shape[1] % IN
     source = graph.producer(conv.input[1])
     assert source is not None
-    _fill(graph, source.input[0], 1, more)
+    _fill(graph, source.input[0], 1, 1)
     pads = [0] * (2 * codes.ndim)
-    pads[codes.ndim + 1] = more
+    pads[codes.ndim + 1] = 1
     filled, output = graph.name("filled.codes"), graph.name("filled")
     inputs = [dequantize.input[0], graph.constant("filled.pads", np.array(pads)), dequantize.input[2]]
     graph.nodes += [
