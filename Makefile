@@ -3,6 +3,7 @@
 #   make demo       set everything up, compress two small networks on real images
 #   make test       set everything up, run the tests (make test-slow: the long ones)
 #   make check      format, lint, types, import fences
+#   make docs       the documentation, in site/; fails on any warning
 #
 # PYTHON=python3.12 chooses another Python, VENV=dir another place for the virtual environment.
 
@@ -11,8 +12,9 @@ VENV ?= .venv
 DEMO_OUT ?= runs/demo
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.hirelc-installed
+DOCS_STAMP := $(VENV)/.hirelc-docs-installed
 
-.PHONY: all setup demo test test-slow check clean
+.PHONY: all setup demo test test-slow check docs clean
 .DELETE_ON_ERROR:
 
 all: check test
@@ -40,5 +42,13 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
+	touch $@
+
+# mkdocs 1 is pinned, so the theme's advertisement about mkdocs 2 tells nothing
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

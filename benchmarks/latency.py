@@ -1,11 +1,12 @@
 """How fast compressed networks run as integer ONNX models, beside their originals in fp32, in the same run.
 
-    python benchmarks/latency.py                                  # both networks, batch 1 and 64, one thread
+    python benchmarks/latency.py --brief                          # both networks, batch 1 and 64, one thread, minutes
     python benchmarks/latency.py --only vit --bits 8 --keep 0.75 --align 8
 
 A MobileNetV2 at 224 pixels and a ViT-Tiny, random weights, every block kernel in the same few bits, no training: times
 do not depend on the values. Prints a table, and appends a row to latency.jsonl. Quote the ratios: the models take turns
-in one process, so that other work on the machine slows both.
+in one process, so that other work on the machine slows both. A row says how busy the machine was (`load`, before and
+after, of `cores`); where that is above the threads used, compare `processor`, the ratio of processor time, too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import nn
 
 from hirelc.compression.activations import attach, attached, observe
 from hirelc.compression.apply import apply
-from hirelc.export.bench import count_macs, float_model, installed_runtimes, peak_memory, resized, time_models
+from hirelc.export.bench import Latency, count_macs, float_model, installed_runtimes, peak_memory, resized, time_models
 from hirelc.export.onnx import Settings, StoredKernelCodes, export_network
 from hirelc.export.runtime import feed, session
 from hirelc.network.trace import original_bytes, trace
@@ -98,8 +99,28 @@ def profile(model: bytes, inputs: Any) -> dict[str, float]:
     return dict(sorted(spent.items(), key=lambda item: -item[1])[:8])
 
 
+def compared(name: str, runtime: str, batch: int, found: list[Latency]) -> dict[str, Any]:
+    """Both models at one batch size."""
+    original, compressed = ({e.model: e for e in found if e.batch == batch}[which] for which in ("original", "compressed"))
+    speedup = original.milliseconds / compressed.milliseconds
+    processor = original.processor_ms / compressed.processor_ms
+    print(
+        f"{name:4} {runtime:11} batch {batch:3}: fp32 {original.milliseconds:9.2f} ms, integer "
+        f"{compressed.milliseconds:9.2f} ms, {speedup:.2f}x ({processor:.2f}x in processor time); load {load():.1f}",
+        flush=True,
+    )
+    times = {e.model: [round(v, 2) for v in (e.milliseconds, *e.spread)] for e in (original, compressed)}
+    return {"runtime": runtime, "batch": batch, "speedup": round(speedup, 3), "processor": round(processor, 3), **times}
+
+
+def load() -> float:
+    """Mean number of processes that wanted a core in the last minute."""
+    return round(os.getloadavg()[0], 1)
+
+
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
+    before = load()
     network = NETWORKS[name]()
     inputs = torch.randn(4, 3, 224, 224)
     original = float_model(network, inputs).SerializeToString()
@@ -114,6 +135,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "weights": args.weights,
         "threads": args.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "niceness": os.nice(0),
         "date": time.strftime("%Y-%m-%d"),
         "sites": len(attached(slim)),
         "macs": [count_macs(network, inputs), count_macs(slim, inputs)],
@@ -122,16 +144,10 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
     for runtime in installed_runtimes() if args.openvino else installed_runtimes()[:1]:
         found = time_models(models, inputs, args.batch, args.threads, args.repeats, runtime)
-        for batch in args.batch:
-            pair = {entry.model: entry for entry in found if entry.batch == batch}
-            speedup = pair["original"].milliseconds / pair["compressed"].milliseconds
-            row["times"].append({"runtime": runtime, "batch": batch, "speedup": round(speedup, 3)})
-            for entry in pair.values():
-                row["times"][-1][entry.model] = [round(v, 2) for v in (entry.milliseconds, *entry.spread)]
-            print(
-                f"{name:4} {runtime:11} batch {batch:3}: fp32 {pair['original'].milliseconds:9.2f} ms, "
-                f"integer {pair['compressed'].milliseconds:9.2f} ms, {speedup:.2f}x"
-            )
+        row["times"] += [compared(name, runtime, batch, found) for batch in args.batch]
+    row["load"] = [before, load()]
+    if args.brief:
+        return row
     largest = resized(inputs, max(args.batch))
     row["peak_mib"] = {what: round(peak_memory(content, largest, args.threads)) for what, content in models.items()}
     row["operators"] = {what: profile(content, resized(inputs, 16)) for what, content in models.items()}
@@ -153,6 +169,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--openvino", action="store_true")
+    parser.add_argument("--brief", action="store_true", help="times only: no peak memory, no operators")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     np.random.seed(0)

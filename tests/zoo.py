@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-IMAGES = (2, 3, 16, 16)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network of the zoo.
-
-    :param blocks: how many blocks must be found
-    :param coupled: kernels (by name) whose output channels must be removable on both sides
-    :param untouched: tensors of two or more dimensions that are stored as they are, with a reason
-    """
-
-    name: str
-    factory: Callable[[], nn.Module]
-    inputs: Callable[[], Any]
-    blocks: int
-    coupled: tuple[str, ...] = ()
-    untouched: tuple[str, ...] = ()
-
-
-def images(*shape: int) -> Callable[[], Tensor]:
-    return lambda: torch.randn(shape or IMAGES, generator=torch.Generator().manual_seed(0))
-
-
-def tokens(vocabulary: int = 50, length: int = 9) -> Callable[[], Tensor]:
-    return lambda: torch.randint(0, vocabulary, (2, length), generator=torch.Generator().manual_seed(0))
+import zoo_hf
+import zoo_lookalikes
+from zoo_entry import Entry, each, images, tokens
 
 
 class Basic(nn.Module):
@@ -424,76 +398,40 @@ class Branching(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def _hf(config: str, model: str, **settings: Any) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        transformers = pytest.importorskip("transformers")
-        return getattr(transformers, model)(getattr(transformers, config)(**settings))
-
-    return make
-
-
-HF_PARTS = ("vit.embeddings.cls_token", "vit.embeddings.position_embeddings")
-TEXT = {"vocab_size": 50, "max_position_embeddings": 16}
-BERT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "initializer_range": 0.2}
-IMAGE = {"image_size": 16, "patch_size": 4, "num_channels": 3}
-DISTIL = {"dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "initializer_range": 0.2, **TEXT}
-GPT2 = {"n_embd": 24, "n_layer": 2, "n_head": 4, "vocab_size": 50, "n_positions": 16, "bos_token_id": 0, "eos_token_id": 1}
-
-
-def _texts() -> dict[str, Tensor]:
-    return {"input_ids": tokens()(), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
-
-
-def _pixels() -> dict[str, Tensor]:
-    return {"pixel_values": images()()}
-
-
-def _each(pattern: str, names: str, count: int = 2) -> tuple[str, ...]:
-    """The kernels `names` (split by spaces) of the blocks that `pattern` numbers."""
-    return tuple(f"{pattern.format(i)}.{name}.weight" for i in range(count) for name in names.split())
-
-
 STAGES = ("layer1.0", "layer1.1", "layer2.0", "layer2.1")
 BASIC = tuple(f"{stage}.conv1.weight" for stage in STAGES)
 BOTTLENECK = (*BASIC, *(f"{stage}.conv2.weight" for stage in STAGES))
-HF_VIT = _each("vit.layers.{}", "attention.q_proj attention.k_proj attention.v_proj mlp.fc1")
-HF_BERT = _each("bert.encoder.layer.{}", "attention.self.query attention.self.key attention.self.value intermediate.dense")
-HF_DISTIL = _each("distilbert.transformer.layer.{}", "attention.q_lin attention.k_lin attention.v_lin ffn.lin1")
-HF_GPT2 = _each("transformer.h.{}", "attn.c_attn mlp.c_fc")
-HF_LLAMA = _each("model.layers.{}", "self_attn.q_proj self_attn.k_proj self_attn.v_proj mlp.gate_proj mlp.up_proj")
-FUSED = _each("layers.{}", "attn.qkv mlp.0")
+FUSED = each("layers.{}", "attn.qkv mlp.0")
 PARTS = ("cls", "positions")
-PWCONV = (*_each("stage1.{}", "pwconv1"), *_each("stage2.{}", "pwconv1"))
-INVERTED = _each("features.{}", "conv.0.0 conv.1.0", 4)[2:]
-SQUEEZED = _each("features.{}", "conv.0.0 conv.1.0 conv.2.fc1 conv.2.fc2", 4)[4:]
+TORCHVISION = ("layers.0.attn.mha.in_proj_weight", "layers.1.attn.mha.in_proj_weight", *each("layers.{}", "mlp.0"))
+TORCH = ("encoder.layers.0.self_attn.in_proj_weight", "encoder.layers.1.self_attn.in_proj_weight")
+PWCONV = (*each("stage1.{}", "pwconv1"), *each("stage2.{}", "pwconv1"))
+INVERTED = each("features.{}", "conv.0.0 conv.1.0", 4)[2:]
+SQUEEZED = each("features.{}", "conv.0.0 conv.1.0 conv.2.fc1 conv.2.fc2", 4)[4:]
 DOUBLE = ("down1.conv1.weight", "down2.conv1.weight", "middle.conv1.weight", "dec1.conv1.weight", "dec2.conv1.weight")
 
-ENTRIES = (
+OWN = (
     Entry("resnet-basic", lambda: ResNet("basic"), images(), 4, BASIC),
     Entry("resnet-bottleneck", lambda: ResNet("bottleneck"), images(), 4, BOTTLENECK),
-    Entry("regnet", lambda: ResNet("grouped"), images(), 4),
+    Entry("regnet", lambda: ResNet("grouped"), images(), 4, BOTTLENECK),
     Entry("mobilenet", Mobile, images(), 3, INVERTED),
     Entry("squeeze-excite", lambda: Mobile(True), images(), 3, SQUEEZED),
     Entry("convnext", ConvNext, images(), 4, PWCONV),
-    Entry("densenet", Dense, images(), 4, _each("layers.{}", "conv1", 4)),
+    Entry("densenet", Dense, images(), 4, each("layers.{}", "conv1", 4)),
     Entry("vgg", Plain, images(), 2, ("features.2.weight", "features.5.weight")),
     Entry("unet", UNet, images(), 5, DOUBLE),
     Entry("signal", Signal, images(2, 2, 40), 1, ("net.3.weight", "net.6.weight")),
     Entry("vit-fused", lambda: ViT(FusedAttention), images(), 2, FUSED, PARTS),
     Entry("vit-timm", lambda: ViT(TimmAttention), images(), 2, FUSED, PARTS),
-    Entry("vit-separate", lambda: ViT(SeparateAttention), images(), 2, _each("layers.{}", "attn.q attn.k attn.v mlp.0"), PARTS),
-    Entry("vit-torchvision", lambda: ViT(TorchAttention), images(), 2, _each("layers.{}", "mlp.0"), PARTS),
-    Entry("torch-encoder", TorchEncoder, images(2, 7, 6), 2, _each("encoder.layers.{}", "linear1")),
-    Entry("used-twice", Twice, images(), 2, ("layers.1.conv1.weight",)),
+    Entry("vit-separate", lambda: ViT(SeparateAttention), images(), 2, each("layers.{}", "attn.q attn.k attn.v mlp.0"), PARTS),
+    Entry("vit-torchvision", lambda: ViT(TorchAttention), images(), 2, TORCHVISION, PARTS),
+    Entry("torch-encoder", TorchEncoder, images(2, 7, 6), 2, (*TORCH, *each("encoder.layers.{}", "linear1"))),
+    Entry("used-twice", Twice, images(), 2, each("layers.{}", "conv1")),
     Entry("tied", Tied, tokens(), 2, FUSED, ("head.weight",)),
     Entry("weight-norm", Normed, images(), 1, (), ("layers.0.conv1.weight", "layers.1.conv1.weight")),
-    Entry("branching", Branching, images(), 2, _each("layers.{}", "conv1")),
-    Entry("hf-vit", _hf("ViTConfig", "ViTForImageClassification", **BERT, **IMAGE), _pixels, 2, HF_VIT, HF_PARTS),
-    Entry("hf-bert", _hf("BertConfig", "BertForSequenceClassification", **BERT, **TEXT), _texts, 2, HF_BERT),
-    Entry("hf-distilbert", _hf("DistilBertConfig", "DistilBertForSequenceClassification", **DISTIL), _texts, 2, HF_DISTIL),
-    Entry("hf-gpt2", _hf("GPT2Config", "GPT2LMHeadModel", **GPT2), tokens(), 2, HF_GPT2, ("lm_head.weight",)),
-    Entry("hf-llama", _hf("LlamaConfig", "LlamaForCausalLM", num_key_value_heads=2, **BERT, **TEXT), tokens(), 2, HF_LLAMA),
+    Entry("branching", Branching, images(), 2, each("layers.{}", "conv1")),
 )
+ENTRIES = (*OWN, *zoo_lookalikes.ENTRIES, *zoo_hf.ENTRIES)
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 

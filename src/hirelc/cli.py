@@ -137,13 +137,15 @@ def compress(
     max_bytes: Annotated[int | None, typer.Option(help="bytes of the whole file, at most", rich_help_panel=GOAL)] = None,
     train_limit: Annotated[int | None, typer.Option(help="only the first so many samples", rich_help_panel=DATA)] = None,
     augment: Annotated[str, typer.Option(help="auto, none, shift or shift-flip", rich_help_panel=DATA)] = "auto",
-    cycles: Annotated[int, typer.Option(help="policies measured rigorously", rich_help_panel=SEARCH)] = SearchConfig.cycles,
+    cycles: Annotated[
+        int | None, typer.Option(help="policies measured rigorously (4; 2 with --calibrate-only)", rich_help_panel=SEARCH)
+    ] = None,
     min_keep: Annotated[
         float, typer.Option(help="channels kept at least, from 0 to 1", rich_help_panel=SEARCH)
     ] = SearchConfig.min_keep,
     agent_steps: Annotated[
-        int, typer.Option(help="environment steps of each agent and cycle", rich_help_panel=SEARCH)
-    ] = SearchConfig.low_level_steps,
+        int | None, typer.Option(help="environment steps of each agent and cycle (768; 192)", rich_help_panel=SEARCH)
+    ] = None,
     strategy: Annotated[str, typer.Option(help="hirelc, random or uniform", rich_help_panel=SEARCH)] = SearchConfig.strategy,
     blocks: Blocks = None,
     frame_bits: Annotated[
@@ -189,9 +191,9 @@ def compress(
     When the goal cannot be met, the closest policy found is delivered, marked as short of the goal.
     """
     goal = Goal(ratio, max_drop, max_bytes)
-    search = SearchConfig(
-        cycles=cycles, low_level_steps=agent_steps, high_level_steps=agent_steps, min_keep=min_keep, strategy=strategy
-    )
+    search = SearchConfig.short() if calibrate_only else SearchConfig()
+    cycles, steps = search.cycles if cycles is None else cycles, search.low_level_steps if agent_steps is None else agent_steps
+    search = SearchConfig(cycles, steps, steps, min_keep=min_keep, strategy=strategy)
     train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
     config = Config(seed, blocks, frame_bits, importance, align=align, device=device, search=search, train=train)
     config = replace(config, activations=activations, calibrate_only=calibrate_only)

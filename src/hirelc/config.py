@@ -51,6 +51,11 @@ class SearchConfig:
         if self.strategy not in ("hirelc", "random", "uniform"):
             raise RunError(f"unknown search strategy {self.strategy!r}: use hirelc, random or uniform")
 
+    @classmethod
+    def short(cls) -> SearchConfig:
+        """What `Config(calibrate_only=True)` searches with: a whole run is to take minutes."""
+        return cls(cycles=2, low_level_steps=192, high_level_steps=192)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -96,6 +101,10 @@ class TrainConfig:
 class Config:
     """All settings of a run but its goal.
 
+    >>> config = hirelc.Config(seed=7, train=hirelc.TrainConfig(images=1_000_000))
+    >>> hirelc.Config.from_json(config.to_json()) == config
+    True
+
     :param seed: the root of every random stream of the run
     :param blocks: regular expression that names the blocks; None finds them by repetition
     :param frame_bits: bits of the kernels outside any block; None makes them finer than the goal leaves the blocks
@@ -104,7 +113,8 @@ class Config:
     :param calibration_samples: training samples on which the logit-MSE proxy, and ranges of activations, are measured
     :param align: channels are kept in multiples of it, or all of them
     :param activations: "float", or "int8": 8 bits in training and in the file, for export to integer runtimes
-    :param calibrate_only: no training: kernels are reconstructed, layer by layer, from calibration samples
+    :param calibrate_only: no training: kernels are reconstructed, layer by layer, from calibration samples. A `search`
+        that is left at its defaults is then `SearchConfig.short()`
     :param reconstruction_samples: training samples that this goes by
     """
 
@@ -117,7 +127,7 @@ class Config:
     align: int = 1
     activations: str = "float"
     calibrate_only: bool = False
-    reconstruction_samples: int = 512
+    reconstruction_samples: int = 256
     device: str = "cpu"
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -130,6 +140,8 @@ class Config:
             raise RunError(f"unknown activations {self.activations!r}: use float or int8")
         if self.importance not in ("fisher", "magnitude"):
             raise RunError(f"unknown importance {self.importance!r}: use fisher or magnitude")
+        if self.calibrate_only and self.search == SearchConfig():
+            object.__setattr__(self, "search", SearchConfig.short())
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self)}

@@ -90,6 +90,10 @@ def load_data(
 ) -> Splits:
     """The data set that `spec` names, checked and split.
 
+    >>> splits = hirelc.data.load_data("demo", train_limit=100)
+    >>> splits.train.samples, splits.validation.samples, splits.test.samples, splits.classes
+    (100, 1000, 2000, 10)
+
     :param spec: "demo", "fashion-mnist", "fashion-mnist:DIR", "idx:DIR", "npz:FILE", "imagefolder:DIR",
         "csv:FILE:text,label", "hf-dataset:NAME_OR_DIR", "python:module:function", a folder with four idx files, or a
         .npz file

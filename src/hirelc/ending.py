@@ -35,9 +35,14 @@ def finish(
         with run.say.stage("final fine-tune", images) as stage:
             trained, data = bench.finetune(compressed, limit, images, **_final(run, stage))
         bench.images_seen += trained.images
+    alone = dict(bench.rounded_alone)
+    if alone:
+        run.say.line("rounded without reconstruction: " + "; ".join(f"{name} ({why})" for name, why in alone.items()))
     path = run.directory.write_bytes(MODEL_FILE, data)
     score = bench.read_back_accuracy(data)
-    run.directory.journal("final", trained=trained, size_bytes=len(data), accuracy=score, policy=compressed.policy)
+    run.directory.journal(
+        "final", trained=trained, size_bytes=len(data), accuracy=score, policy=compressed.policy, rounded_alone=alone
+    )
     seconds = time.monotonic() - begun + search_seconds
     spec = bench.spec
     control, control_row = _control(run, bench, images)

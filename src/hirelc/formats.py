@@ -39,7 +39,13 @@ def _minifloat_magnitudes(bits: int) -> list[float]:
 
 @cache
 def levels(bits: int, number_type: NumberType, granularity: Granularity) -> tuple[float, ...]:
-    """Ascending levels of a format, in units of its scale (before any zero point)."""
+    """Ascending levels of a format, in units of its scale (before any zero point).
+
+    >>> levels(3, NumberType.INT, Granularity.LEARNED)
+    (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+    >>> levels(3, NumberType.INT, Granularity.LOG)
+    (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
+    """
     if granularity is Granularity.LOG:
         count = 2 ** (bits - 1) - 1
         magnitudes = [0.0] + [2.0 ** (k - count + 1) for k in range(count)]

@@ -75,6 +75,10 @@ def load_network(spec: str, weights: str | os.PathLike[str] | None = None, seed:
 def load(path: str | Path | bytes, factory: str | Callable[[], nn.Module]) -> nn.Module:
     """The compressed network of a file: an ordinary module in eval mode, physically pruned, on the CPU, float32.
 
+    >>> small = hirelc.load("runs/mine/model.hirelc", make_net)
+    >>> small(torch.zeros(5, 8)).shape
+    torch.Size([5, 2])
+
     :param path: a .hirelc file (or its bytes)
     :param factory: builds the original, uncompressed network, whose weights do not matter; or what `--model` takes:
         "mypkg.nets:make_net", or "hf:FOLDER", of which only config.json is read
@@ -163,6 +167,9 @@ def answers(network: nn.Module, task: Task, device: str = "cpu") -> Callable[[An
 
 def find_task(spec: str) -> Task:
     """A task by its name, or by `module:attribute` (a `hirelc.Task`, or a function that returns one).
+
+    >>> hirelc.find_task("segmentation").name
+    'pixel accuracy'
 
     :raises RunError: there is no such task
     """

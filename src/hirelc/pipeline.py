@@ -65,6 +65,10 @@ def compress(
 ) -> Result:
     """Compresses a network to a goal and writes `out`/model.hirelc.
 
+    >>> result = hirelc.compress(net, train, val, goal=hirelc.Goal(ratio=3), out="runs/new", config=config)
+    >>> result.path.as_posix(), result.compressed.ratio >= 3
+    ('runs/new/model.hirelc', True)
+
     :param model: any trained module; it is not changed
     :param train: fine-tuning data: a DataLoader, a Dataset, two tensors (x, y), or `Batches`
     :param val: the search-validation split, disjoint from both others

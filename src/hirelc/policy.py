@@ -54,6 +54,12 @@ class Strategy(StrEnum):
 class Choice:
     """What is done to one kernel.
 
+    >>> hirelc.Choice(bits=4, keep_ratio=0.75, granularity="learned").number_type.value
+    'int'
+    >>> hirelc.Choice(bits=9)
+    Traceback (most recent call last):
+    hirelc.errors.PolicyError: bits must be a whole number from 2 to 8, not 9
+
     :param bits: 2..8 per weight
     :param keep_ratio: fraction of output channels kept, in (0, 1]
     :param coarse: 0..16 quarter octaves by which the step is coarser at the start than that of least error. Codes of a
@@ -83,7 +89,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Policy(Mapping[str, Choice]):
-    """A choice for every kernel, keyed by the kernel's parameter name. Hashable, ordered as given."""
+    """A choice for every kernel, keyed by the kernel's parameter name. Hashable, ordered as given.
+
+    >>> policy = hirelc.Policy.of({"conv.weight": hirelc.Choice(bits=4), "head.weight": hirelc.Choice()})
+    >>> policy.updated({"conv.weight": hirelc.Choice(bits=3)})["conv.weight"].bits
+    3
+    >>> hirelc.Policy.from_json(policy.to_json()) == policy
+    True
+    """
 
     choices: tuple[tuple[str, Choice], ...]
 
@@ -166,6 +179,9 @@ class Budget:
 @dataclass(frozen=True)
 class Goal:
     """What the user wants. At least one limit; all given limits hold together.
+
+    >>> hirelc.Goal(ratio=12, max_drop=0.5).byte_limit(original_bytes=1_200_000)
+    100000
 
     :param ratio: whole fp32 safetensors file / whole compressed file, at least this
     :param max_drop: accuracy points lost, at most this

@@ -35,7 +35,7 @@ class Result:
     """The end of a run.
 
     :param shortfall: why the goal is not met; None when it is
-    :param loss_points: accuracy lost against the better of original and control, on the test split (else validation)
+    :ivar loss_points: accuracy lost against the better of original and control, on the test split (else validation)
     """
 
     folder: Path

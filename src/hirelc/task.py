@@ -53,6 +53,14 @@ def logits_of(outputs: Any) -> Tensor:
 class Task:
     """A loss to train by and a metric to judge by, of one tensor that the network gives.
 
+    >>> def distance(outputs, targets):
+    ...     return (outputs - targets).abs().mean(-1)
+    >>> task = hirelc.Task(lambda o, t: distance(o, t).mean(), distance, higher_is_better=False, scale=1, unit="m")
+    >>> meter = task.meter()
+    >>> meter.add(torch.zeros(4, 2), torch.full((4, 2), 1.5))
+    >>> meter.points()
+    -1.5
+
     :param loss: (outputs, targets) -> mean loss, a scalar
     :param metric: (outputs, targets) -> one score per sample, its mean times `scale` being the points; or a `Metric`
         (`hirelc.metrics.Summed`, `Gathered`), which says points itself

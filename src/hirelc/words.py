@@ -165,7 +165,7 @@ def _channel_words(spec: NetworkSpec, kernel: Kernel) -> str:
         index = spec.coupling_of[kernel.name]
         return f"coupled: {_units(spec.couplings[index])}, group {index + 1}"
     if kernel.pruning is Pruning.ROWS:
-        return f"rows: {kernel.channels} of its own, scattered back"
+        return f"rows: {kernel.channels} of its own, scattered back" + (f": {kernel.reason}" if kernel.reason else "")
     return f"none: {kernel.reason}"
 
 

@@ -44,10 +44,11 @@ def test_a_relu_module_shared_by_two_tensors_does_not_join_their_ranges() -> Non
     assert ("layer1.0.relu", "output") not in sites
 
 
-def test_query_key_and_value_read_one_site() -> None:
+def test_query_key_and_value_read_one_site_and_make_one_each() -> None:
     sites = placed("vit-separate")
     assert ("layers.0.norm1", "output") in sites
-    assert not any(module.startswith("layers.0.attn.") and module[-1] in "qkv" for module, _ in sites)
+    around = {(module, side) for module, side in sites if module.startswith("layers.0.attn.") and module[-1] in "qkv"}
+    assert around == {(f"layers.0.attn.{name}", "output") for name in "qkv"}  # factors of the products of attention
     assert ("layers.0.attn.out", "input") in sites
 
 

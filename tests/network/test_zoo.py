@@ -18,14 +18,17 @@ from hirelc.network.calling import call, logits_of
 from hirelc.network.kernels import is_hf_conv1d
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.surgery import masked_state, slim
-from hirelc.network.trace import trace
+from hirelc.network.trace import trace, unique_state
 from hirelc.policy import Choice, Granularity, NumberType, Policy
 from zoo import ENTRIES, Entry, build
 
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=ENTRIES, ids=[entry.name for entry in ENTRIES])
+MARKED = [pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] * entry.slow) for entry in ENTRIES]
+
+
+@pytest.fixture(scope="module", params=MARKED)
 def entry(request: pytest.FixtureRequest) -> Entry:
     return request.param
 
@@ -38,12 +41,16 @@ def network(entry: Entry) -> nn.Module:
 @pytest.fixture(scope="module")
 def spec(entry: Entry, network: nn.Module) -> NetworkSpec:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    logits = run(network, entry.inputs())
+    logits, own_hooks = run(network, entry.inputs()), hooks(network)
     found = trace(network, entry.inputs())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert torch.equal(run(network, entry.inputs()), logits)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert hooks(network) == own_hooks
     return found
+
+
+def hooks(network: nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
 
 
 def run(network: nn.Module, inputs: Any, state: dict[str, Tensor] | None = None) -> Tensor:
@@ -79,7 +86,7 @@ def squares(network: nn.Module, spec: NetworkSpec) -> dict[str, Tensor]:
 
 def test_every_kernel_is_found_or_listed(entry: Entry, network: nn.Module, spec: NetworkSpec) -> None:
     listed = {untouched.name for untouched in spec.untouched}
-    wanted = [nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding]
+    wanted = [nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Embedding]
     tied = {id(p): name for name, p in network.named_parameters()}  # under its first name
     for path, module in network.named_modules():
         if isinstance(module, tuple(wanted)) or is_hf_conv1d(module):
@@ -111,7 +118,7 @@ def test_macs_follow_from_the_shapes(spec: NetworkSpec) -> None:
     assert 0 < cost.macs(spec, policy) < cost.macs(spec) == sum(kernel.macs for kernel in spec.kernels)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))
 def test_slim_equals_masked(entry: Entry, network: nn.Module, spec: NetworkSpec, seed: int) -> None:
     kept = select(spec, random_policy(spec, seed), squares(network, spec))
     assert kept.rows or kept.units
@@ -121,16 +128,26 @@ def test_slim_equals_masked(entry: Entry, network: nn.Module, spec: NetworkSpec,
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_file_holds_what_was_computed(entry: Entry, network: nn.Module, spec: NetworkSpec, seed: int) -> None:
     compressed = apply(network, spec, random_policy(spec, seed), squares(network, spec)).eval()
-    data = pack(compressed)
-    loaded = load(data, entry.factory)
+    loaded = load(pack(compressed), entry.factory)
     weights = dict(loaded.named_parameters())
     assert all(torch.equal(weights[name], value) for name, value in compressed.quantized().items())
-    assert (
-        distance(run(compressed, entry.inputs()), run(loaded, entry.inputs())) < 0.1
-    )  # norms and biases are coded, an eighth of their deviation as step
+    # norms, biases and embeddings are coded, in steps of a fraction of their spread: with theirs the rest must be the same
+    for name, value in unique_state(compressed.network).items():
+        if name not in compressed.names and name in weights and value.numel() > 1 and float(value.std()) > 0:
+            near = float((weights[name] - value).abs().mean() / value.std())
+            assert near < 0.3 or name.rpartition(".")[0] in folded(network), name
+    compressed.network.load_state_dict(
+        {n: t for n, t in loaded.state_dict().items() if n not in compressed.names}, strict=False
+    )
+    assert distance(run(compressed, entry.inputs()), run(loaded, entry.inputs())) <= TOLERANCE
+
+
+def folded(network: nn.Module) -> set[str]:
+    """Paths of the BatchNorms, whose numbers the file holds in another form."""
+    return {path for path, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
 
 
 def test_a_saved_state_dict_reads_back(entry: Entry, network: nn.Module, spec: NetworkSpec) -> None:

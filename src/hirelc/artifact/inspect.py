@@ -93,6 +93,11 @@ def zero_order_entropy(symbols: NDArray[Any]) -> float:
 def open_file(path: str | Path) -> FileView:
     """Opens a file for looking at; no network is built.
 
+    >>> view = hirelc.open_file("runs/mine/model.hirelc")
+    >>> kernel = view.kernels["1.0.weight"]
+    >>> 2 <= kernel.choice.bits <= 8, kernel.codes.shape == (kernel.shape[0], 16)
+    (True, True)
+
     :raises FormatError: whatever is wrong with it
     """
     opened = open_container(Path(path))

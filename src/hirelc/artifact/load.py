@@ -18,7 +18,7 @@ from hirelc.layout import Layout
 from hirelc.network.norms import neutralise
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.network.surgery import slim
-from hirelc.network.trace import check_module, unique_state
+from hirelc.network.trace import check_module, unique_state, unwrapped
 
 
 def load(path: str | Path | bytes, factory: Callable[[], nn.Module]) -> nn.Module:
@@ -40,7 +40,7 @@ def load(path: str | Path | bytes, factory: Callable[[], nn.Module]) -> nn.Modul
 
 def build(contents: Contents, network: nn.Module) -> nn.Module:
     """Turns a freshly built original into the network of the file. `network` itself is not changed."""
-    layout = contents.layout
+    layout, network = contents.layout, unwrapped(network)
     spec = _spec(layout, network)
     _check_state(layout, network)
     _check_couplings(layout, network)

@@ -214,9 +214,12 @@ class _OnOutput:
         return new if isinstance(output, Tensor) else type(output)([new, *output[1:]])
 
 
-def hook(network: nn.Module, path: str, side: Side, quantize: Callable[[Tensor], Tensor]) -> RemovableHandle:
+def hook(
+    network: nn.Module, path: str, side: Side, quantize: Callable[[Tensor], Tensor], first: bool = False
+) -> RemovableHandle:
     """Passes the tensor at a site through a function.
 
+    :param first: before all functions that are there already
     :raises FormatError: there is no such module
     """
     try:
@@ -224,8 +227,8 @@ def hook(network: nn.Module, path: str, side: Side, quantize: Callable[[Tensor],
     except AttributeError:
         raise FormatError(f"activation site {path!r}: the network has no such module") from None
     if side == "input":
-        return module.register_forward_pre_hook(_OnInput(quantize), with_kwargs=True)
-    return module.register_forward_hook(_OnOutput(quantize))
+        return module.register_forward_pre_hook(_OnInput(quantize), with_kwargs=True, prepend=first)
+    return module.register_forward_hook(_OnOutput(quantize), prepend=first)
 
 
 def _watch(network: nn.Module, place: Place, samples: Samples) -> RemovableHandle:

@@ -1,4 +1,5 @@
-"""Where activations are quantized: at the input of every kernel, and behind every convolution's BatchNorm and ReLU.
+"""Where activations are quantized: at the input of every kernel, behind every convolution's BatchNorm and ReLU, and where
+a linear layer's result goes into a product of activations (queries, keys and values of an attention).
 
 A tensor is quantized where it is made when a module returns it, so that all who read it (a residual path too) read
 the same; else at the outermost module that receives it.
@@ -16,9 +17,11 @@ from torch import nn
 
 from hirelc.compression.dataflow import Flow, Key, Operation, record
 from hirelc.network.kernels import CONVOLUTIONS, TRANSPOSED
+from hirelc.network.surgery import ScatterProjection
 
 Side = Literal["input", "output"]
 CLIPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+PRODUCTS = ("scaled_dot_product_attention", "matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ def find_places(network: nn.Module, kernels: Sequence[str], run: Callable[[], An
             finder.put(finder.at_input(path, operation.inputs[0]))
             if isinstance(module, CONVOLUTIONS):
                 finder.put(finder.behind(operation.outputs[0]))
+    linear = [n.rpartition(".")[0] for n in kernels if n not in left]
+    for path in linear:
+        if isinstance(network.get_submodule(path), (nn.Linear, ScatterProjection)):
+            finder.put(finder.in_product(path))
     return finder.places(), left
 
 
@@ -119,6 +126,15 @@ class _Finder:
         if reader is not None and reader.kind in CLIPS:
             key = reader.outputs[0]
         return self.where_made(key)
+
+    def in_product(self, path: str) -> _Spot | None:
+        """At the result of a layer that is called once, when nothing but shapes stands between it and a product."""
+        calls = self.flow.calls(path)
+        if len(calls) != 1 or len(calls[0].outputs) != 1:
+            return None
+        made = calls[0].outputs[0]
+        factors = (key for op in self.flow.operations if op.kind in PRODUCTS for key in op.inputs)
+        return self.where_made(made) if any(self.origin(key) == made for key in factors) else None
 
     def where_made(self, key: Key) -> _Spot | None:
         """At a module that returns the tensor, or in front of the ReLU that makes it; better at one called once."""

@@ -29,13 +29,17 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
         self._numbers = 0
+        self._taken = {name for node in self.nodes for name in (node.name, *node.input, *node.output)} | set(self.constants)
         for node in [node for node in self.nodes if node.op_type == "Constant" and node.attribute[0].name == "value"]:
             self.nodes.remove(node)
             node.attribute[0].t.name = node.output[0]
             self.constants[node.output[0]] = node.attribute[0].t
 
     def name(self, stem: str) -> str:
+        """A name that nothing has."""
         self._numbers += 1
+        while f"{stem}_{self._numbers}" in self._taken:
+            self._numbers += 1
         return f"{stem}_{self._numbers}"
 
     def constant(self, stem: str, values: NDArray[np.generic]) -> str:

@@ -32,8 +32,10 @@ from hirelc.export.graph import (
 )
 from hirelc.export.integers import FloatWeight, IntegerWeight, as_integers
 from hirelc.export.parity import Parity, Probe, check_parity
+from hirelc.export.products import integer_products
 from hirelc.export.simplify import simplify
 from hirelc.export.tracing import Mark, Unpack, export_graph
+from hirelc.export.widths import fill_channels
 from hirelc.network.calling import logits_of
 from hirelc.network.example import guess_example
 from hirelc.network.trace import check_module
@@ -138,6 +140,13 @@ def export_onnx(
 ) -> Exported:
     """Writes the network of a file as an ONNX model and checks it in onnxruntime.
 
+    >>> settings = Settings(activations="float")
+    >>> exported = hirelc.export_onnx(
+    ...     "runs/mine/model.hirelc", make_net, "net.onnx", example=torch.randn(8, 8), settings=settings
+    ... )
+    >>> exported.path.name, exported.parity.agreement
+    ('net.onnx', 100.0)
+
     :param factory: builds the original network
     :param data: labelled samples on which graph and file are compared; without, they are on an example input
     :param example: inputs of two samples or more, in place of the first of `data` or of a guess
@@ -159,9 +168,11 @@ def export_onnx(
     kernels = kernels_of(contents)
     if example is None:
         example = guess_example(network).inputs if data is None else first_samples(data, 2)[0]
+    reference = copy.deepcopy(network)  # as the file has it
     left = _quantize_activations(network, kernels, calibration or data, settings)
+    as_in_file = attached(network) == attached(reference)
     model, table, probes = export_network(network, kernels, example, settings, left, task.unpack or logits_of)
-    parity = check_parity(model, network, probes, data, example, settings.samples, task)
+    parity = check_parity(model, network, probes, data, example, settings.samples, task, None if as_in_file else reference)
     content = model.SerializeToString()
     atomic_write(path, content)
     sites = len(attached(network))
@@ -219,11 +230,15 @@ def export_network(
     drop_idle_clips(graph)
     join_rows(graph)
     sink_dequantization(graph)
+    integer_products(graph)
+    fill_channels(graph)
     put_biases(graph)
+    graph.finished()
     probes = _probes(graph, folded, sites, named, held, behind)
     if settings.weights != "int8" and settings.opset >= INT4_OPSET:
         put_four_bits(graph, [n for name, w in integers.items() if w.fits_four_bits for n in held[name]])
     model = graph.finished()
+    del model.graph.value_info[:]  # shapes in between, from before all this
     model.producer_name, model.producer_version = "hirelc", __version__
     onnx.checker.check_model(model)
     table = [_row(graph, k, whole[k.name], held.get(named.get(k.name, ""), []), named, left) for k in kernels]
@@ -278,11 +293,12 @@ def _probes(
 ) -> list[Probe]:
     """Where each kernel's result is: behind its site, or the operator's own result, with its bias."""
     probes = []
+    made = {name for node in graph.nodes for name in node.output}
     for kernel, name in named.items():
         path, _, attribute = kernel.rpartition(".")
         if attribute != "weight":
             continue
-        if kernel in folded.behind:
+        if kernel in folded.behind and behind[folded.behind[kernel]] in made:
             site = sites[folded.behind[kernel]]
             probes.append(Probe(kernel, behind[folded.behind[kernel]], site.module, site.side))
             continue
@@ -290,7 +306,8 @@ def _probes(
         if len(results) == 1:
             rows = folded.rows.get(kernel)
             kept = None if rows is None else rows.kept
-            probes.append(Probe(kernel, results[0], folded.norms.get(kernel, path), "output", kept, rows.dim if rows else -1))
+            where = folded.norms.get(kernel, path)
+            probes.append(Probe(kernel, results[0], where, "output", kept, rows.dim if rows else -1, before=True))
     return probes
 
 

@@ -25,6 +25,10 @@ AGREEMENT = 99.5  # percent: of answers with the same first choice, or of the va
 ACCURACY = 0.1  # points of the task's metric
 LAYER = 0.1  # root mean squared difference of a layer, relative to its size
 LAYER_SAMPLES = 16
+NOT_AS_IN_FILE = (
+    "; its activations are not rounded as in the file: compress with --activations int8, so that the ranges are in the "
+    "file, or export with --activations float"
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Probe:
 
     :param tensor: its name in the graph
     :param rows: the channels that the graph computes; None for all. `axis` is their dimension, from the end
+    :param before: its own quantization, where the graph does not hold the tensor behind it
     """
 
     kernel: str
@@ -41,6 +46,7 @@ class Probe:
     side: Side = "output"
     rows: Tensor | None = None
     axis: int = -1
+    before: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,12 @@ def check_parity(
     example: Any,
     samples: int,
     task: Task = CLASSIFICATION,
+    reference: nn.Module | None = None,
 ) -> Parity:
     """Compares graph and network: layer by layer, then as the task judges them.
 
     :param network: with its activations quantized as the graph has them
+    :param reference: whose answers the graph's are compared with: the network as the file has it; `network` by default
     :param data: labelled samples; without, only the example's layers and answers are compared
     :param task: says whether answers are choices or values, and how they are scored
     :raises NetworkError: they differ by more than allowed; the first layer that diverges is named
@@ -94,8 +102,8 @@ def check_parity(
     if task.settle is not None:
         with torch.no_grad():
             task = task.settle(call(network, few))
-    parity = _compare_answers(session(model.SerializeToString()), network, data, example, samples, task, layers)
-    _judge(parity)
+    parity = _compare_answers(session(model.SerializeToString()), reference or network, data, example, samples, task, layers)
+    _judge(parity, "" if reference is None else NOT_AS_IN_FILE)
     return parity
 
 
@@ -167,6 +175,8 @@ def compare_layers(model: onnx.ModelProto, network: nn.Module, probes: list[Prob
         value, other = values[0], torch.from_numpy(found[probe.tensor])
         if probe.rows is not None:
             value = value.index_select(value.ndim + probe.axis, probe.rows)
+        if other.dim() == value.dim() > 1 and other.shape[1] > value.shape[1]:
+            other = other[:, : value.shape[1]]  # channels that were filled up
         if value.numel() == other.numel():
             layers[probe.kernel] = float((value.reshape(-1) - other.reshape(-1)).norm() / value.norm().clamp_min(1e-12))
     return layers
@@ -181,13 +191,13 @@ def _results(network: nn.Module, probes: list[Probe], inputs: Any) -> Mapping[st
             seen.setdefault(kernel, []).append(values.detach().float().clone())
             return values
 
-        hook(copied, probe.module, probe.side, look)
+        hook(copied, probe.module, probe.side, look, first=probe.before)
     with torch.no_grad():
         call(copied, inputs)
     return seen
 
 
-def _judge(parity: Parity) -> None:
+def _judge(parity: Parity, advice: str) -> None:
     first = next((name for name, error in parity.layers.items() if error > LAYER), None)
     if first is not None:
         raise NetworkError(
@@ -195,7 +205,7 @@ def _judge(parity: Parity) -> None:
             f"{100 * parity.layers[first]:.0f} % of its size (at most {100 * LAYER:.0f} % is allowed)"
         )
     worst = max(parity.layers, key=lambda name: parity.layers[name], default="no layer")
-    where = f"the layer that differs most is {worst}, by {100 * parity.worst_layer:.1f} % of its size"
+    where = f"the layer that differs most is {worst}, by {100 * parity.worst_layer:.1f} % of its size{advice}"
     if not 100.0 - parity.agreement <= max(100.0 - AGREEMENT, parity.allowance) + 1e-9:  # NaN fails too
         raise NetworkError(
             f"the exported graph agrees with the file on {parity.agreement:.2f} % of the {parity.compared} of "

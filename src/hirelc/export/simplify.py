@@ -10,11 +10,14 @@ from onnx import helper, numpy_helper
 
 from hirelc.export.graph import Graph
 
+FAR = 2**31  # a slice from or to there takes everything
+
 
 def simplify(graph: Graph) -> None:
     """The passes that hold for any graph."""
     drop_idle_masks(graph)
     drop_nan_guards(graph)
+    straighten_transposes(graph)
     fuse_pads(graph)
 
 
@@ -50,6 +53,55 @@ def drop_nan_guards(graph: Graph) -> None:
             graph.rename(guards[0].output[0], softmax.output[0])
 
 
+def straighten_transposes(graph: Graph) -> None:
+    """The exporter swaps the last two dimensions of keys in three steps (rows joined, swapped, parted again); one will do."""
+    for swap in [node for node in graph.nodes if node.op_type == "Transpose" and attribute(node, "perm") == [0, 2, 1]]:
+        joined = graph.producer(swap.input[0])
+        parted = graph.consumers(swap.output[0])
+        if joined is None or joined.op_type != "Reshape" or len(parted) != 1 or parted[0].op_type != "Reshape":
+            continue
+        source = graph.producer(joined.input[0])
+        order = None if source is None or source.op_type != "Transpose" else attribute(source, "perm")
+        before, behind = (_joined(graph, node.input[1]) for node in (joined, parted[0]))
+        if order is None or before is None or behind is None or len(before) != 3 or len(behind) != 3:
+            continue
+        rest, rows, columns = behind[0], before[1], before[2]
+        if behind[1:] != [columns, rows] or not _all_one_less(graph, before[0]):
+            continue
+        if _sliced(graph, rest, joined.input[0]) != (None, -2):
+            continue
+        if (_sliced(graph, rows, joined.input[0]), _sliced(graph, columns, joined.input[0])) != ((-2, -1), (-1, None)):
+            continue
+        rank = len(order)
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        graph.nodes.remove(parted[0])
+        result = parted[0].output[0]
+        graph.nodes.append(helper.make_node("Transpose", [joined.input[0]], [result], name=f"{result}.swapped", perm=perm))
+
+
+def _joined(graph: Graph, tensor: str) -> list[str] | None:
+    """The parts of a shape that is put together."""
+    node = graph.producer(tensor)
+    return list(node.input) if node is not None and node.op_type == "Concat" else None
+
+
+def _all_one_less(graph: Graph, tensor: str) -> bool:
+    """Whether a part of a shape is the constant [-1]."""
+    return tensor in graph.constants and numpy_helper.to_array(graph.constants[tensor]).tolist() == [-1]
+
+
+def _sliced(graph: Graph, tensor: str, of: str) -> tuple[int | None, int | None] | None:
+    """From where to where a tensor is cut out of another's shape; None stands for the ends."""
+    node = graph.producer(tensor)
+    shape = None if node is None or node.op_type != "Slice" or len(node.input) > 3 else graph.producer(node.input[0])
+    if node is None or shape is None or shape.op_type != "Shape" or shape.input[0] != of:
+        return None
+    if any(name not in graph.constants for name in node.input[1:]):
+        return None
+    start, end = (int(numpy_helper.to_array(graph.constants[name]).reshape(-1)[0]) for name in node.input[1:])
+    return (None if start < -FAR else start), (None if end > FAR else end)
+
+
 def fuse_pads(graph: Graph) -> None:
     """Padding with zeros in front of a convolution becomes the convolution's own."""
     for conv in [node for node in graph.nodes if node.op_type == "Conv"]:
@@ -57,8 +109,8 @@ def fuse_pads(graph: Graph) -> None:
         if pad is None or pad.op_type != "Pad" or len(graph.consumers(pad.output[0])) != 1:
             continue
         around = _zero_padding(graph, pad)
-        own = _attribute(conv, "pads")
-        if around is None or _attribute(conv, "auto_pad") not in (None, b"NOTSET"):
+        own = attribute(conv, "pads")
+        if around is None or attribute(conv, "auto_pad") not in (None, b"NOTSET"):
             continue
         both = [a + b for a, b in zip(around, own or [0] * len(around), strict=True)]
         kept = [a for a in conv.attribute if a.name != "pads"]
@@ -69,7 +121,7 @@ def fuse_pads(graph: Graph) -> None:
 
 def _zero_padding(graph: Graph, pad: onnx.NodeProto) -> list[int] | None:
     """Begin and end of the spatial dimensions, when a Pad adds zeros to nothing else."""
-    if _attribute(pad, "mode") not in (None, b"constant") or (len(pad.input) > 3 and pad.input[3]):
+    if attribute(pad, "mode") not in (None, b"constant") or (len(pad.input) > 3 and pad.input[3]):
         return None
     if pad.input[1] not in graph.constants:
         return None
@@ -84,5 +136,6 @@ def _zero_padding(graph: Graph, pad: onnx.NodeProto) -> list[int] | None:
     return [*pads[2:half], *pads[half + 2 :]]
 
 
-def _attribute(node: onnx.NodeProto, name: str) -> Any:
+def attribute(node: onnx.NodeProto, name: str) -> Any:
+    """The value of a node's attribute; None where it has none."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), None)

@@ -34,7 +34,7 @@ def find_blocks(network: nn.Module, kernels: Sequence[Candidate], pattern: str |
         blocks = _own(_repeated(network, inside, siblings_only, containers), inside)
         if blocks:
             return blocks
-    return _runs(inside)
+    return _own(_called_again(network, inside), inside) or _runs(inside)
 
 
 def _matching(network: nn.Module, pattern: str) -> list[str]:
@@ -67,6 +67,16 @@ def _repeated(
         chosen += best
         sets = [s for s in sets if not any(_within(p, chosen) or p in chosen or _within_any(chosen, p) for p in s)]
     return chosen
+
+
+def _called_again(network: nn.Module, kernels: Sequence[Candidate]) -> list[str]:
+    """The outermost modules that run more than once in a pass: one layer that is used as many, as in ALBERT."""
+    found: list[str] = []
+    for path, module in network.named_modules():
+        calls = [k.calls for k in kernels if k.module.startswith(path + ".")]
+        if path and not isinstance(module, CONTAINERS) and len(calls) >= 2 and min(calls) >= 2 and not _within(path, found):
+            found.append(path)
+    return found
 
 
 def _covers(inner: Sequence[str], outer: Sequence[str], kernels: Sequence[Candidate]) -> bool:

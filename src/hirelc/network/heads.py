@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.network.calling import call
-from hirelc.network.kernels import Candidate
+from hirelc.network.kernels import CONVOLUTIONS, Candidate
 from hirelc.network.spec import AttributeChange, Coupling, Member
 
 
@@ -64,7 +64,8 @@ def _moved(network: nn.Module, inputs: Any, writer: Candidate, channel: int, rea
     loud = _input_of(network, inputs, writer, channel, reader)
     if quiet is None or loud is None or quiet.shape != loud.shape:
         return 0
-    change = (quiet - loud).abs().flatten(0, -2).amax(0)
+    axis = channel_axis(network.get_submodule(reader.module), quiet)
+    change = (quiet - loud).abs().transpose(axis, -1).flatten(0, -2).amax(0)
     return int((change > 1e-6 * float(quiet.abs().max() + 1e-12)).sum())
 
 
@@ -75,9 +76,9 @@ def _input_of(network: nn.Module, inputs: Any, writer: Candidate, channel: int |
         if channel is None:
             return output
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(output.shape[:-1], generator=generator).to(output)
         output = output.clone()
-        output[..., channel] += noise * (output.abs().amax() + 1)
+        disturbed = output.select(channel_axis(network.get_submodule(writer.module), output), channel)
+        disturbed += torch.randn(disturbed.shape, generator=generator).to(output) * (output.abs().amax() + 1)
         return output
 
     def catch(_module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -97,12 +98,18 @@ def _input_of(network: nn.Module, inputs: Any, writer: Candidate, channel: int |
     return caught[0] if caught else None
 
 
+def channel_axis(module: nn.Module, tensor: Tensor) -> int:
+    """The dimension of a layer's input or output that holds its channels."""
+    spatial = module.weight.ndim - 2 if isinstance(module, CONVOLUTIONS) else 0  # type: ignore[operator,union-attr]
+    return tensor.ndim - 1 - spatial
+
+
 def attribute_proposals(
     network: nn.Module, coupling: Coupling, kernels: Sequence[str]
 ) -> Iterator[tuple[AttributeChange, ...]]:
     """Sets of integer attributes that may count heads or their channels, the smallest set first."""
     paths = [name.rpartition(".")[0] for name in kernels]
-    common = _common_prefix(paths)
+    common = common_prefix(paths)
     widths = {m.width * coupling.units for m in coupling.members}
     heads: list[AttributeChange] = []
     channels: list[AttributeChange] = []
@@ -122,11 +129,19 @@ def attribute_proposals(
             elif value in widths:
                 channels.append(AttributeChange(path, attribute, value // coupling.units))
     seen = set()
-    for use_heads, use_grouped, use_channels in product((False, True), repeat=3):
-        chosen = tuple(heads * use_heads + grouped * use_grouped + channels * use_channels)
-        if chosen not in seen:
-            seen.add(chosen)
-            yield chosen
+    for use_grouped, use_channels in product((False, True), repeat=2):
+        for names in _subsets({change.attribute for change in heads}):
+            counting = [change for change in heads if change.attribute in names]
+            chosen = tuple(counting + grouped * use_grouped + channels * use_channels)
+            if chosen not in seen:
+                seen.add(chosen)
+                yield chosen
+
+
+def _subsets(names: set[str]) -> list[tuple[str, ...]]:
+    """None of them, each alone, all. (A window may be as wide as there are heads.)"""
+    several = [tuple(sorted(names))] if len(names) > 1 else []
+    return [(), *((name,) for name in sorted(names)), *several]
 
 
 def _query_heads(coupling: Coupling) -> set[int]:
@@ -135,7 +150,8 @@ def _query_heads(coupling: Coupling) -> set[int]:
     return {coupling.units * wide // narrow for narrow in widths for wide in widths if wide > narrow and wide % narrow == 0}
 
 
-def _common_prefix(paths: Sequence[str]) -> str:
+def common_prefix(paths: Sequence[str]) -> str:
+    """The path of the innermost module that holds all of these."""
     split = [path.split(".")[:-1] for path in paths]
     prefix = []
     for parts in zip(*split, strict=False):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hirelc.network.attention import without_heads
 from hirelc.network.kernels import CONVOLUTIONS, is_hf_conv1d
 from hirelc.network.spec import Coupling, NetworkSpec
 
@@ -128,9 +129,13 @@ def masked_state(network: nn.Module, spec: NetworkSpec, kept: Kept) -> dict[str,
     return state
 
 
-def slim(network: nn.Module, spec: NetworkSpec, kept: Kept) -> nn.Module:
-    """A copy of the network that stores and computes only what is kept."""
-    smaller = copy.deepcopy(network)
+def slim(network: nn.Module, spec: NetworkSpec, kept: Kept, share: bool = False) -> nn.Module:
+    """A copy of the network that stores and computes only what is kept.
+
+    :param share: tensors that lose nothing are those of the network itself, for a look that changes none
+    """
+    tensors = (*network.parameters(), *network.buffers()) if share else ()
+    smaller = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
     with torch.no_grad():
         for name, cuts in slices_of(spec, kept).items():
             path, _, attribute = name.rpartition(".")
@@ -187,5 +192,7 @@ def _refresh(module: nn.Module) -> None:
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         tensor = module.weight if module.weight is not None else module.running_mean
         module.num_features = 0 if tensor is None else tensor.shape[0]
+    elif isinstance(module, nn.MultiheadAttention):
+        without_heads(module)
     elif is_hf_conv1d(module) and not isinstance(module, _ScatterRows):
         module.nx, module.nf = module.weight.shape  # type: ignore[assignment,union-attr,misc]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from hirelc.errors import NetworkError
 from hirelc.network.blocks import find_blocks
 from hirelc.network.calling import head, to_device
-from hirelc.network.coupling import find_couplings, rows_that_fail
+from hirelc.network.checking import rows_that_fail
+from hirelc.network.coupling import Found, find_couplings
 from hirelc.network.kernels import Candidate, find_kernels, tied_names, watch
 from hirelc.network.norms import fold_batchnorms
-from hirelc.network.spec import Block, Coupling, Kernel, NetworkSpec, Pruning, TensorEntry
+from hirelc.network.spec import Block, Kernel, NetworkSpec, Pruning, TensorEntry
 
 HALF_MAX, HALF_TINY = 32_768.0, 6e-5  # outside this range fp16 loses digits
 TRACE_SAMPLES = 2
@@ -25,28 +26,32 @@ TRACE_SAMPLES = 2
 def trace(network: nn.Module, inputs: Any, blocks: str | None = None) -> NetworkSpec:
     """Describes a network: kernels, blocks, frame, coupled dimensions, and what is left as it is.
 
+    >>> spec = hirelc.trace(net, torch.zeros(2, 8))
+    >>> [block.name for block in spec.blocks], [kernel.name for kernel in spec.frame]
+    (['1', '2'], ['0.weight', '3.weight'])
+
     :param inputs: an example batch (tensor, tuple or dict); two samples are used
     :param blocks: regular expression naming the blocks; None finds them by repetition
     :raises NetworkError: the network fails on the input, or holds nothing to compress
     """
     check_module(network)
+    network = float_copy(network)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     example = to_device(head(inputs, TRACE_SAMPLES), device)
-    probe = float_copy(network)
-    seen = watch(probe, example)
-    kernels, untouched = find_kernels(probe, seen)
+    seen = watch(network, example)
+    kernels, untouched = find_kernels(network, seen)
     if not [k for k in kernels if k.kind != "Embedding"]:
         raise NetworkError(
             "nothing to compress: the network has no convolution, linear layer or attention in-projection "
             "(`hirelc inspect` lists its parameters)"
         )
-    found = find_blocks(probe, kernels, blocks)
-    tied = tied_names(probe)
-    shared = frozenset(k.name for k in kernels if k.name in tied or k.calls != 1)
-    couplings = find_couplings(probe, example, kernels, found, shared)
-    listed = [_kernel(k, found, couplings.couplings, tied) for k in kernels]
+    found = find_blocks(network, kernels, blocks)
+    tied = tied_names(network)
+    shared = frozenset(k.name for k in kernels if k.name in tied)
+    couplings = find_couplings(network, example, kernels, found, shared)
+    listed = [_kernel(k, found, couplings, tied) for k in kernels]
     by_rows = {k.name for k in listed if k.pruning is Pruning.ROWS}
-    failing = rows_that_fail(probe, example, [k for k in kernels if k.name in by_rows])
+    failing = rows_that_fail(network, example, [k for k in kernels if k.name in by_rows])
     reason = "its weight is read by other code than its own module: no row can be left out"
     return NetworkSpec(
         kernels=tuple(replace(k, pruning=Pruning.NONE, reason=reason) if k.name in failing else k for k in listed),
@@ -72,11 +77,20 @@ def float_copy(network: nn.Module) -> nn.Module:
     :raises NetworkError: it cannot be copied
     """
     try:
-        return copy.deepcopy(network).float().eval()
+        return copy.deepcopy(unwrapped(network)).float().eval()
     except (RuntimeError, TypeError) as error:
         raise NetworkError(
             f"the network cannot be copied: {error} (old-style weight_norm? use torch.nn.utils.parametrizations)"
         ) from error
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network without torch.compile's wrappers: itself where there are none, else a copy."""
+    inner = {id(m): m._orig_mod for m in network.modules() if isinstance(getattr(m, "_orig_mod", None), nn.Module)}
+    copies: dict[int, object] = {}
+    for wrapper, module in reversed(inner.items()):  # the innermost first
+        copies[wrapper] = copy.deepcopy(module, copies)
+    return copy.deepcopy(network, copies) if copies else network
 
 
 def unique_state(network: nn.Module) -> dict[str, Tensor]:
@@ -100,12 +114,12 @@ def original_bytes(network: nn.Module) -> int:
     return len(safetensors.torch.save(state))
 
 
-def _kernel(k: Candidate, blocks: list[Block], couplings: tuple[Coupling, ...], tied: set[str]) -> Kernel:
+def _kernel(k: Candidate, blocks: list[Block], couplings: Found, tied: set[str]) -> Kernel:
     block = next((i for i, b in enumerate(blocks) if k.name in b.kernels), None)
     pruning, reason = Pruning.NONE, ""
     if block is None:
         reason = "belongs to the frame"
-    elif any(k.name in c.producers for c in couplings):
+    elif any(k.name in c.producers for c in couplings.couplings):
         pruning = Pruning.COUPLED
     elif k.name in tied:
         reason = "its weight is shared with another module"
@@ -114,7 +128,7 @@ def _kernel(k: Candidate, blocks: list[Block], couplings: tuple[Coupling, ...], 
     elif k.shape[k.channel_dim] // k.groups < 2:
         reason = "one channel per group"
     else:
-        pruning = Pruning.ROWS
+        pruning, reason = Pruning.ROWS, couplings.refused.get(k.name, "")
     return Kernel(k.name, k.module, k.kind, k.shape, k.channel_dim, k.groups, k.macs, block, pruning, reason)
 
 
