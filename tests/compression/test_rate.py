@@ -147,4 +147,4 @@ def test_the_aim_is_lowered_where_the_file_ought_to_fit() -> None:
     term = RateTerm(compressed, goal(0.5 * kernel_bits(compressed)), 100)
     before = term.target_bits
     assert not term.reached(50) and term.target_bits == pytest.approx(before)
-    assert not term.reached(70) and term.target_bits == pytest.approx(0.985 * before, rel=1e-3)
+    assert not term.reached(70) and term.target_bits == pytest.approx(0.994 * before, rel=1e-3)

@@ -19,16 +19,16 @@ from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.quantize import as_rows
 
 WARM_UP = 0.05  # share of the steps without a rate term
-REACHED = 0.6  # share of the steps after which the size is to be the wanted one
-START = 0.02  # first strength: loss per bit and weight
+REACHED = 0.5  # share of the steps after which the size is to be the wanted one
+START = 0.1  # first strength: loss per bit and weight
 WEAKEST, STRONGEST = 1e-4, 20.0
-LOOKS = 100  # at the codes, over a fine-tune
+LOOKS, FILES = 100, 20  # how often the codes are looked at, and the file, over a fine-tune
 INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
 
 MARGIN = 0.998  # of the wanted length: codes move a little after the last look at them
 # In training, of what the codes may take: the controller swings, and rounding 1 % away afterwards costs 0.4 points at
 # half a bit per weight. The aim is lowered a little whenever the file does not fit at a look that is due to find it so.
-AIM, LOWER = 0.99, 0.985
+AIM, LOWER = 0.99, 0.994
 LEAST = 0.05  # of the present bits: a goal below that would leave zeros only
 
 
@@ -112,8 +112,8 @@ class RateTerm:
     def reached(self, step: int) -> bool:
         """Whether the file would fit now. The aim is set anew: as codes get rarer, the coder's gains change."""
         met = self.goal.met(self.compressed)
-        if not met and step > REACHED * self.steps:
-            self.aim *= LOWER
+        if step > REACHED * self.steps:
+            self.aim = min(AIM, self.aim / LOWER if met else self.aim * LOWER)
         self.target_bits = self.aim * self.goal.kernel_bits(self.compressed)
         return met
 
@@ -123,6 +123,8 @@ class RateTerm:
             return None
         if step % max(1, self.steps // LOOKS) == 0 or not self.costs:
             self._look(step)
+        if step % max(1, self.steps // FILES) == 0:
+            self.reached(step)
         kernels = zip(kernels_of(self.compressed), self.costs, strict=True)
         bits = torch.stack([expected_bits(q, w, costs) for (q, w), costs in kernels]).sum()
         return self.strength / self.weights * bits
