@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -79,7 +82,7 @@ def bare(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=False, symlinks=True)
     site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    for name in _required("hirelc") - {"hirelc"}:
+    for name in _required(Requirement(text).name for text in PROJECT["dependencies"]):
         for file in importlib.metadata.files(name) or []:
             top = file.parts[0]
             source = Path(str(importlib.metadata.distribution(name).locate_file(top)))
@@ -99,60 +102,91 @@ def test_the_wheel_runs_with_what_it_requires_and_nothing_else(bare: Path, tmp_p
     assert "compress" in _run([str(bare / "hirelc"), "--help"], tmp_path)
     where = _run([python, "-c", "import hirelc; print(hirelc.__file__); hirelc.compress, hirelc.load, hirelc.Task"], tmp_path)
     assert Path(where.strip()).is_relative_to(bare.parent)  # not this checkout
-    (tmp_path / "nets.py").write_text(
+
+
+@pytest.fixture(scope="module")
+def runs(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs, a and b, of the installed wheel and the data that it brings."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "nets.py").write_text(
         "from torch import nn\n"
         "def make_net(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))\n"
     )
+    command = [str(bare / "hirelc"), "compress", "--model", "nets:make_net", "--data", "demo", "--ratio", "4", "--out", "a"]
     small = ["--images", "1200", "--cycles", "1", "--agent-steps", "8", "--train-limit", "300", "--batch-size", "32"]
-    command = [str(bare / "hirelc"), "compress", "--model", "nets:make_net", "--data", "demo", "--ratio", "4", "--out", "run"]
-    _run([*command, *small], tmp_path)
-    assert "run" in _run([str(bare / "hirelc"), "status", "run"], tmp_path)
-    assert _run([str(bare / "hirelc"), "show", "run/model.hirelc"], tmp_path)
+    _run([*command, *small], folder)
+    shutil.copytree(folder / "a", folder / "b")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_wheel_compresses(bare: Path, runs: Path) -> None:
+    assert "4" in _run([str(bare / "hirelc"), "status", "a"], runs)
+    shown = json.loads(_run([str(bare / "hirelc"), "show", "a/model.hirelc", "--json"], runs))
+    assert shown["size_bytes"] == (runs / "a" / "model.hirelc").stat().st_size
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that the commands get to before they miss a library."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "m.py").write_text("from torch import nn\ndef f(): return nn.Sequential(nn.Linear(4, 2))\n")
+    (folder / "t.csv").write_text("text,label\na,x\nb,y\n")
+    for name in ("one", "two"):
+        (folder / "photos" / name).mkdir(parents=True)
+        (folder / "photos" / name / "1.png").write_bytes(b"")
+    (folder / "vit").mkdir()
+    (folder / "vit" / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTForImageClassification"]}')
+    (folder / "sets").mkdir()
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "arguments"),
     [
-        ("report", ["report", "run"]),
-        ("report", ["report", "run", "--figures", "figures"]),
-        ("report", ["compare", "run", "run"]),
+        ("report", ["report", "a"]),
+        ("report", ["report", "a", "--figures", "figures"]),
+        ("report", ["compare", "a", "b"]),
         ("onnx", ["export", "x.hirelc", "--model", "m:f", "--onnx", "x.onnx"]),
         ("onnx", ["bench", "x.hirelc", "--model", "m:f"]),
         ("hf", ["inspect", "--model", "hf:vit"]),
         ("hf", ["compress", "--model", "m:f", "--data", "imagefolder:photos", "--ratio", "4", "--out", "new"]),
-        ("hf", ["compress", "--model", "m:f", "--data", "csv:t.csv:text,label", "--ratio", "4", "--out", "new"]),
+        (
+            "hf",
+            [
+                "compress",
+                "--model",
+                "m:f",
+                "--data",
+                "csv:t.csv:text,label",
+                "--tokenizer",
+                "vit",
+                "--ratio",
+                "4",
+                "--out",
+                "new",
+            ],
+        ),
         ("hf", ["compress", "--model", "m:f", "--data", "hf-dataset:sets", "--ratio", "4", "--out", "new"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value[:1]),
 )
-def test_a_missing_extra_is_one_line_that_names_it(bare: Path, tmp_path: Path, extra: str, arguments: list[str]) -> None:
-    _prepare(tmp_path)
-    done = subprocess.run([str(bare / "hirelc"), *arguments], cwd=tmp_path, capture_output=True, text=True)
+def test_a_missing_extra_is_one_line_that_names_it(
+    bare: Path, runs: Path, prepared: Path, extra: str, arguments: list[str]
+) -> None:
+    folder = runs if extra == "report" else prepared
+    done = subprocess.run([str(bare / "hirelc"), *arguments], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert f"pip install 'hirelc[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def _prepare(folder: Path) -> None:
-    """Files that the commands get to before they miss a library."""
-    (folder / "m.py").write_text("from torch import nn\ndef f(): return nn.Sequential(nn.Linear(4, 2))\n")
-    (folder / "t.csv").write_text("text,label\na,x\nb,y\n")
-    (folder / "photos" / "a").mkdir(parents=True)
-    (folder / "photos" / "a" / "1.png").write_bytes(b"")
-    (folder / "vit").mkdir()
-    (folder / "vit" / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTForImageClassification"]}')
-    (folder / "sets").mkdir()
-    (folder / "run").mkdir()
-    start = '{"event": "start", "time": "2026-11-23T12:00:00+00:00"}\n'
-    (folder / "run" / "journal.jsonl").write_text(start)
-
-
-def _required(name: str) -> set[str]:
-    """A distribution and all that it requires without extras, by their canonical names."""
+def _required(names: Iterable[str]) -> set[str]:
+    """Distributions and all that they require in turn."""
     found: set[str] = set()
-    waiting = [(name, "")]
+    waiting = [(name, "") for name in names]
     while waiting:
         name, extra = waiting.pop()
         if name in found and not extra:

@@ -106,6 +106,11 @@ def _stages(prefix: str, names: str) -> tuple[str, ...]:
 RESNET = _stages("resnet", "layer.0.convolution layer.1.convolution")
 REGNET = _stages("regnet", "layer.0.convolution layer.1.convolution layer.2.attention.0 layer.2.attention.2")
 INVERTED = each("mobilenet_v2.layer.{}", "expand_1x1.convolution conv_3x3.convolution", 16)
+EXCITE = "expansion.expand_conv depthwise_conv.depthwise_conv squeeze_excite.reduce squeeze_excite.expand"
+SQUEEZED = (
+    "efficientnet.encoder.blocks.0.squeeze_excite.reduce.weight",
+    *each("efficientnet.encoder.blocks.{}", EXCITE, 8)[4:],
+)
 CNX = _stages("convnext", "pwconv1")
 
 ENTRIES = (

@@ -28,6 +28,7 @@ from hirelc.policy import Measurement, Policy
 
 ROUNDINGS = 3
 RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
+SAFETY = 0.997  # on the bits of the second one: better a little short than rounded away without compensation
 SLACK = 0.02  # of the wanted length that may be left unused
 
 
@@ -141,7 +142,7 @@ class Bench:
             size = goal.written(compressed)
             if size <= target_bytes and not (led and size < (1 - SLACK) * target_bytes):
                 break
-            self.reserve *= goal.kernel_bits(compressed) / kernel_bits(compressed)
+            self.reserve *= SAFETY * goal.kernel_bits(compressed) / kernel_bits(compressed)
         self._round_away(compressed, importance, goal)
         return pack(compressed)
 

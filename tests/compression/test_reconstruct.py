@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
 from hirelc.compression.apply import CompressedNetwork, apply
-from hirelc.compression.moments import draw_positions, find_layers, gather, inputs_at, outputs_at
+from hirelc.compression.moments import DIFFERS, Moments, draw_positions, find_layers, gather, inputs_at, outputs_at
 from hirelc.compression.quantize import Grid, as_rows
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.compression.rounding import refit, round_columns
@@ -126,6 +126,12 @@ def test_rows_times_what_is_read_is_what_is_given(make: Callable[[], nn.Module],
     product = torch.einsum("gmn,gpn->pgm", rows, read).reshape(given.shape)
     assert torch.allclose(product, given, atol=1e-5)
     assert given.numel() == outputs.numel()  # few enough to look at all of them
+
+
+def test_an_empty_batch_gives_no_positions() -> None:
+    convolution, inputs = nn.Conv2d(4, 6, 3, groups=2), torch.zeros(0, 4, 9, 8)
+    at = draw_positions(convolution, convolution(inputs), torch.Generator().manual_seed(0))
+    assert inputs_at(convolution, inputs, at).shape == (2, 0, 18)
 
 
 def test_only_some_positions_of_large_results_are_looked_at() -> None:
@@ -296,7 +302,31 @@ def test_layers_that_are_routed_differently_teach_nothing() -> None:
     with torch.no_grad():
         compressed.network.gate.bias.add_(10.0)  # all rows
     found = gather(network, compressed.network, find_layers(compressed, x[:2])[0][1:], [x], 0)
-    assert found["expert.weight"].failed
+    assert found["expert.weight"].reason() == DIFFERS
+
+
+@pytest.mark.parametrize("bias, reason", [(-100.0, "no calibration sample reaches it"), (100.0, "")])
+def test_layers_that_no_sample_reaches_are_rounded_and_named(bias: float, reason: str) -> None:
+    torch.manual_seed(1)
+    network, x = Routed().eval(), torch.randn(64, 6)
+    with torch.no_grad():
+        network.gate.bias.fill_(bias)
+    compressed = compressed_by(network, FORMATS[0], x)
+    left = Reconstruction(network, [x])(compressed)
+    assert left == ({"expert.weight": reason} if reason else {})
+    assert all(bool(torch.isfinite(p).all()) for p in compressed.network.parameters())
+
+
+def test_what_is_not_finite_teaches_nothing() -> None:
+    moments = Moments()
+    moments.add(torch.ones(1, 4, 3), torch.full((4, 2), float("inf")), None)
+    assert moments.reason() == "not all that it reads or gives is finite"
+
+
+def test_wide_results_are_looked_at_in_fewer_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hirelc.compression.moments.VALUES", 1000)
+    at = draw_positions(nn.Linear(2, 50), torch.zeros(4, 100, 50), torch.Generator().manual_seed(0))
+    assert len(at[0]) == 20
 
 
 def test_shared_modules_are_seen_at_every_call() -> None:

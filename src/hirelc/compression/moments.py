@@ -28,6 +28,7 @@ from hirelc.network.surgery import slices_of
 Positions = tuple[Tensor, ...]
 
 POSITIONS = 8192  # that are looked at in each batch and layer
+VALUES = 32_000_000  # of one result that are looked at: a language model's head is wide
 DIFFERS = "it is not called on the same positions in the original and the compressed network"
 
 
@@ -121,13 +122,23 @@ class Moments:
         groups, positions, _ = x.shape
         if len(y) != positions:
             self.failed = DIFFERS
+        if len(y) != positions or not positions:
             return
         left = (y if kept is None else y[:, kept.to(y.device)]).reshape(positions, groups, -1).transpose(0, 1)
         self.count += positions
         self.inputs = self.inputs.to(x.device) + (x.transpose(1, 2) @ x).double()
         self.cross = self.cross.to(x.device) + (left.transpose(1, 2) @ x).double()
-        self.input_sum = self.input_sum.to(x.device) + x.double().sum(1)
-        self.output_sum = self.output_sum.to(x.device) + y.double().sum(0)
+        self.input_sum = self.input_sum.to(x.device) + x.sum(1, dtype=torch.float64)
+        self.output_sum = self.output_sum.to(x.device) + y.sum(0, dtype=torch.float64)
+
+    def reason(self) -> str:
+        """Why nothing can be learned from them; empty when something can."""
+        if self.failed:
+            return self.failed
+        if not self.count:
+            return "no calibration sample reaches it"
+        sums = (self.inputs, self.cross, self.output_sum)
+        return "" if all(bool(torch.isfinite(part).all()) for part in sums) else "not all that it reads or gives is finite"
 
 
 class _Enough(BaseException):
@@ -206,11 +217,11 @@ def draw_positions(module: nn.Module, outputs: Tensor, generator: torch.Generato
     """Places of a convolution's result, the same for all samples, as one index for each dimension; else rows."""
     if not isinstance(module, CONVOLUTIONS):
         count = outputs.numel() // outputs.shape[-1]
-        return (_some(count, POSITIONS, generator),)
+        return (_some(count, min(POSITIONS, max(1, VALUES // outputs.shape[-1])), generator),)
     dimensions = len(module.kernel_size)
     shape = outputs.shape[-dimensions:]
     samples = outputs.shape[0] if outputs.ndim > dimensions + 1 else 1
-    flat = _some(math.prod(shape), max(1, POSITIONS // samples), generator)
+    flat = _some(math.prod(shape), max(1, POSITIONS // max(1, samples)), generator)
     return tuple(torch.unravel_index(flat, shape))
 
 
@@ -229,7 +240,8 @@ def inputs_at(module: nn.Module, inputs: Tensor, at: Positions) -> Tensor:
         inputs = inputs.unfold(2 + dim, (size - 1) * apart + 1, stride)[..., ::apart]
     places: tuple[Any, ...] = (slice(None), slice(None), *at)
     windows = inputs[places].float().movedim(2, 1)  # (samples, positions, channels, window)
-    return windows.reshape(windows.shape[0] * windows.shape[1], module.groups, -1).transpose(0, 1)
+    width = math.prod(windows.shape[2:]) // module.groups
+    return windows.reshape(windows.shape[0] * windows.shape[1], module.groups, width).transpose(0, 1)
 
 
 def _padded(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ class Reconstruction:
             found = gather(self.original, compressed.network, stage, self.batches, self.seed)
             for layer in stage:
                 moments, weight = found[layer.name], weights[layer.name]
-                if moments.failed:
-                    left[layer.name] = moments.failed
+                if reason := moments.reason():
+                    left[layer.name] = reason
                     weight.copy_(compressed.quantizer_of()[layer.name](weight))
                     continue
                 _Kernel(compressed, layer, moments, weight).solve()

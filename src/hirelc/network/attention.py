@@ -93,6 +93,13 @@ def without_heads(module: nn.Module) -> None:
         module._qkv_same_embed_dim = False  # keeps nn.TransformerEncoderLayer from reading the projections itself
 
 
+def without_nesting(network: nn.Module) -> None:
+    """Keeps each nn.TransformerEncoder that has lost heads from packing padded sequences for the fused path."""
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(part, FewerHeads) for part in module.modules()):
+            module.use_nested_tensor = False
+
+
 def head_couplings(network: nn.Module) -> Iterator[tuple[Coupling, str]]:
     """The heads of each nn.MultiheadAttention, with its path. (What follows a network's calls does not see inside.)"""
     for path, module in network.named_modules():

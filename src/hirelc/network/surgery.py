@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hirelc.network.attention import without_heads
+from hirelc.network.attention import without_heads, without_nesting
 from hirelc.network.kernels import CONVOLUTIONS, is_hf_conv1d
 from hirelc.network.spec import Coupling, NetworkSpec
 
@@ -154,6 +154,7 @@ def slim(network: nn.Module, spec: NetworkSpec, kept: Kept, share: bool = False)
         _refresh(smaller.get_submodule(name.rpartition(".")[0]))
     for index, units in kept.units.items():
         set_attributes(smaller, spec.couplings[index], len(units))
+    without_nesting(smaller)
     return smaller
 
 
