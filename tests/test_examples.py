@@ -16,8 +16,10 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = {"own_cnn": 12, "hf_vit": 10, "text_classifier": 8}  # and the ratio that each asks for
 
 
-def test_every_script_is_run_here() -> None:
+def test_every_script_is_run_here_and_shown() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SCRIPTS)
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    assert all(f'\n--8<-- "examples/{name}.py"\n' in page for name in SCRIPTS)  # shown as they are run
 
 
 @pytest.mark.slow
