@@ -1,7 +1,7 @@
 """Precision: one ladder of 21 rungs from half a bit per weight and less to 8 bits, for every format.
 
 The upper rungs are bits. Below four bits a coarser step on the four-bit levels beats fewer levels at equal bytes,
-because the codes are entropy-coded (docs/decisions/0007): those rungs are quarter octaves of the step. Formats whose
+because the codes are entropy-coded (docs/decisions/0012): those rungs are quarter octaves of the step. Formats whose
 levels do not start at their step, powers of two and those with a zero point, have three and two bits there instead.
 """
 

@@ -20,7 +20,7 @@ from hirelc.precision import can_be_coarse
 
 COARSEST = 14 * PER_OCTAVE  # grid steps; minifloats have to leave all their exponents behind
 # No kernel shrinks to less than this part of what the average keeps of its bits, while that is possible: the Fisher
-# information speaks of small changes, and undervalues kernels that all but vanish (docs/decisions/0005).
+# information speaks of small changes, and undervalues kernels that all but vanish (docs/decisions/0012).
 FAIR = 0.7
 NEXT_TO_NOTHING = 0.02  # of the bits at the start: coarser than that is not looked at
 LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
