@@ -42,7 +42,7 @@ def test_figures_are_pictures(finished: Path, tmp_path: Path, monkeypatch: pytes
     names = {file.stem for file in files}
     views = [name for chart in content(read_run(finished), datetime.now(UTC)).charts for name in chart.specs()]
     assert names == set(views)
-    assert {"front-close-up", "map-bits", "votes-granularity", "sensitivity", "time"} <= names
+    assert {"front-close-up", "map-bits-per-weight", "votes-granularity", "sensitivity", "time"} <= names
     for file in files:
         data = file.read_bytes()
         assert data.startswith(b"\x89PNG" if file.suffix == ".png" else b"<svg")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from hirelc.report.charts.chart import ROWS, Chart, View, name, number, order, tips, view
+from hirelc.report.charts.chart import ROWS, Chart, View, name, number, tips, view
 from hirelc.report.decisions import short_name
 from hirelc.report.kernels import KernelRow, Kernels
 from hirelc.report.reading import Json, Run
@@ -34,7 +35,8 @@ def network_map(run: Run, found: Kernels) -> Chart | None:
         columns={
             "Row": "row",
             "Kernel": "kernel",
-            "Bits": "bits",
+            "Levels, bits": "bits",
+            "Bits per weight, coded": "bits per weight",
             "Channels kept": "keep",
             "Type": "type",
             "Granularity": "granularity",
@@ -92,20 +94,28 @@ class _Frame:
 
 def _map_views(rows: Sequence[Json]) -> list[View]:
     frame = _Frame(len({row["row"] for row in rows}), max(row["to"] for row in rows))
-    bits = order(
-        "bits",
-        "bits",
-        scale={"domain": list(range(2, 9))},
-        legend={"orient": "bottom", "columns": {"expr": "width < 380 ? 4 : 7"}},
+    coded = [row["bits per weight"] for row in rows if row.get("bits per weight")] or [1.0, 8.0]
+    low, high = min(coded), max(max(coded), 1.5 * min(coded))
+    bits = number(
+        "bits per weight",
+        "bits per weight, coded",
+        scale={"type": "log", "domain": [low, high]},
+        legend={"orient": "bottom", "format": ".1f"},
     )
     least = min(row["keep"] for row in rows if "keep" in row)
     keep = number("keep", "channels kept, %", scale={"domain": [min(50.0, least), 100]}, legend={"orient": "bottom"})
-    pale, deep = "datum.bits <= 5", "datum.bits > 5"
+    pale = f"datum['bits per weight'] < {math.sqrt(low * high):.3f}"
     kept = f"datum.keep < {0.45 * min(50.0, least) + 55:.1f}"
     layouts = name("granularity", "granularity", scale={"domain": list(_GRANULARITIES)}, legend={"orient": "bottom"})
     return [
         _map_view(
-            "Bits", frame, bits, [_label(frame, "bits", "", pale, "on-pale"), _label(frame, "bits", "", deep, "on-deep")]
+            "Bits per weight",
+            frame,
+            bits,
+            [
+                _label(frame, "bits per weight", ".1f", pale, "on-pale"),
+                _label(frame, "bits per weight", ".1f", f"!({pale})", "on-deep"),
+            ],
         ),
         _map_view(
             "Channels kept",
