@@ -234,3 +234,16 @@ def test_disagreement_on_the_task_fails_even_when_layers_are_close(data: TensorB
     assert compare_layers(model, network, probes[:-1], data.x[:16])
     with pytest.raises(NetworkError, match=r"agrees with the file on .* 300 samples"):
         check_parity(model, network, probes[:-1], data, data.x[:2], 10_000)
+
+
+def test_channels_that_hardly_weigh_anything_keep_their_bias() -> None:
+    """Their bias is no 32-bit number in units of such a scale: a runtime that computes in integers would overflow."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    with torch.no_grad():
+        network[1].weight[1] = 1e-7
+        network[1].bias.copy_(torch.tensor([0.5, 0.3, 0.1, 0.2]))
+    inputs = torch.randn(4, 3, 5, 5)
+    slim, kernels, left = compressed(network, inputs, lambda kernel: Choice(8))
+    model, _, probes = export_network(slim, kernels, inputs, Settings(), left)
+    assert compare_layers(model, slim, probes, inputs)["0.weight"] < 0.01

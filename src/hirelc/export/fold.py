@@ -36,7 +36,7 @@ class Folded:
     :param factors: kernel -> what its BatchNorm multiplied each stored channel with
     :param weights: kernel -> its tensor in `network`
     :param behind: kernel -> index of the site behind its BatchNorm and ReLU, where there is one
-    :param norms: kernel -> path of the BatchNorm that was folded into it
+    :param norms: kernel -> path of the BatchNorm that was folded into it; None where that module computes more
     :param rows: kernel -> the layer that computes only the rows that are kept
     """
 
@@ -44,7 +44,7 @@ class Folded:
     factors: dict[str, NDArray[np.float64]]
     weights: dict[str, nn.Parameter]
     behind: dict[str, int]
-    norms: dict[str, str]
+    norms: dict[str, str | None]
     rows: dict[str, Rows]
 
 
@@ -121,8 +121,8 @@ def fold(network: nn.Module, kernels: Sequence[str], sites: Sequence[ActivationS
             factor = _fold_norm(module, copied.get_submodule(norm))
             if factor is not None:
                 folded.factors[kernel] = factor
-                folded.norms[kernel] = norm
-                _replace(copied, norm, nn.Identity())
+                folded.norms[kernel] = norm if _is_plain(copied.get_submodule(norm)) else None
+                _replace(copied, norm, _without_norm(copied.get_submodule(norm)))
         if isinstance(module, _SCATTERED):
             rows = folded.rows[kernel] = _rows(module)
             weights[kernel] = rows.inner.weight  # type: ignore[assignment]
@@ -148,6 +148,24 @@ def _fold_norm(module: Any, norm: nn.Module) -> NDArray[np.float64] | None:
         view = factor.reshape(-1, *[1] * (module.weight.ndim - 1))
         module.weight.copy_(module.weight.double() * view)
     return factor.numpy()
+
+
+def _is_plain(norm: nn.Module) -> bool:
+    return type(norm).forward is _BatchNorm.forward
+
+
+def _without_norm(norm: nn.Module) -> nn.Module:
+    """What is left of a folded BatchNorm: nothing, or whatever else its class computes (timm's have an activation inside)."""
+    if _is_plain(norm):
+        return nn.Identity()
+    left: Any = norm
+    left.running_mean, left.running_var = torch.zeros_like(left.running_mean), torch.ones_like(left.running_var)
+    left.eps = 0.0
+    if left.weight is not None:
+        left.weight = nn.Parameter(torch.ones_like(left.weight))
+    if left.bias is not None:
+        left.bias = nn.Parameter(torch.zeros_like(left.bias))
+    return norm
 
 
 def _rows(module: Any) -> Rows:

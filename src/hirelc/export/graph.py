@@ -276,6 +276,7 @@ def put_biases(graph: Graph) -> None:
         if x is None or w is None or x.op_type != "DequantizeLinear" or w.op_type != "DequantizeLinear":
             continue
         bias = numpy_helper.to_array(graph.constants[node.input[2]])
+        widen_faint_channels(graph, w, float(numpy_helper.to_array(graph.constants[x.input[1]])), bias)
         scales = [numpy_helper.to_array(graph.constants[n.input[1]]).astype(np.float32) for n in (x, w)]
         unit = (scales[0] * scales[1]).astype(np.float32)
         if bias.ndim != 1 or bias.dtype != np.float32 or unit.size not in (1, bias.size):
@@ -283,13 +284,41 @@ def put_biases(graph: Graph) -> None:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             whole = np.round(bias.astype(np.float64) / unit.ravel())
         if not np.isfinite(whole).all() or np.abs(whole).max(initial=0) > BIAS_LIMIT or (unit <= 0).any():
-            continue  # channels that hardly weigh anything: the bias stays float
+            continue  # the bias stays float
         stem = f"{node.input[2]}.integer"
         output = graph.name(stem)
         inputs = [graph.constant(stem, whole.astype(np.int32)), graph.constant(f"{stem}.scale", unit)]
         attributes: dict[str, Any] = {"axis": 0} if unit.size > 1 else {}
         graph.nodes.append(helper.make_node("DequantizeLinear", inputs, [output], name=output, **attributes))
         node.input[2] = output
+
+
+def widen_faint_channels(graph: Graph, weight: onnx.NodeProto, entering: float, bias: NDArray[np.float32]) -> None:
+    """Coarser scales for channels whose bias is no 32-bit number in their units; runtimes overflow there without a word.
+
+    What these channels' weights lose is beyond the bias's last bits.
+
+    :param weight: the DequantizeLinear of the weight
+    :param entering: scale of the activations
+    """
+    scale = numpy_helper.to_array(graph.constants[weight.input[1]]).astype(np.float64)
+    shared = len(graph.consumers(weight.output[0])) > 1 or weight.input[0] not in graph.constants
+    if shared or scale.ndim != 1 or scale.size != bias.size or entering <= 0:
+        return
+    least = np.abs(bias.astype(np.float64)) / (0.9 * BIAS_LIMIT * entering)
+    if not (scale < least).any():
+        return
+    wider = np.maximum(scale, least)
+    codes = numpy_helper.to_array(graph.constants[weight.input[0]])
+    axis = next((a.i for a in weight.attribute if a.name == "axis"), 1)
+    shape = [1] * codes.ndim
+    shape[axis] = -1
+    zero = 0.0
+    if len(weight.input) > 2:
+        zero = numpy_helper.to_array(graph.constants[weight.input[2]]).astype(np.float64).reshape(-1)[0]
+    narrowed = np.round((codes.astype(np.float64) - zero) * (scale / wider).reshape(shape) + zero).astype(codes.dtype)
+    graph.constants[weight.input[0]] = numpy_helper.from_array(narrowed, weight.input[0])
+    graph.constants[weight.input[1]] = numpy_helper.from_array(wider.astype(np.float32), weight.input[1])
 
 
 def put_four_bits(graph: Graph, names: Iterable[str]) -> None:

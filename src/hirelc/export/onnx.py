@@ -307,6 +307,8 @@ def _probes(
             rows = folded.rows.get(kernel)
             kept = None if rows is None else rows.kept
             where = folded.norms.get(kernel, path)
+            if where is None:  # no module of the network gives what the operator gives
+                continue
             probes.append(Probe(kernel, results[0], where, "output", kept, rows.dim if rows else -1, before=True))
     return probes
 
