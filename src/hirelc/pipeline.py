@@ -38,6 +38,7 @@ from hirelc.run import Run
 from hirelc.searching import images_per_measurement, search
 from hirelc.store import RunDirectory, check_unused, environment
 from hirelc.task import CLASSIFICATION, Task
+from hirelc.watching import watched
 
 CHECKED_SAMPLES = 4096  # of each split, before the run starts
 
@@ -99,11 +100,12 @@ def compress(
         directory=RunDirectory.create(out),
         say=say,
     )
-    try:
-        return _execute(run)
-    except KeyboardInterrupt:
-        run.directory.journal("interrupted")
-        raise
+    with watched(run.directory, say):
+        try:
+            return _execute(run)
+        except KeyboardInterrupt:
+            run.directory.journal("interrupted")
+            raise
 
 
 def _prepared(model: nn.Module, device: str) -> nn.Module:

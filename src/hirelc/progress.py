@@ -6,8 +6,10 @@ The pipeline talks to a `Reporter`; the command line hands it a `RichReporter`, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,6 +45,20 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None:
         """Something the user should know or mend; shown at every level."""
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Follows a run by the events of its journal. A reporter may be one too."""
+
+    def begin(self, folder: Path) -> None:
+        """A run starts, or goes on: its folder. Events that the journal holds already follow first."""
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """One line of the journal, after it was written: "sequence", "time", "event" and the event's own fields."""
+
+    def end(self) -> None:
+        """The run is over, however it ended: nothing follows."""
 
 
 class _SilentStage:

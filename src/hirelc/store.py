@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from hirelc.errors import RunError
+from hirelc.progress import Observer
 from hirelc.version import __version__
 
 JOURNAL = "journal.jsonl"
@@ -29,10 +30,14 @@ RESERVED_FIELDS = ("sequence", "time", "event")
 
 
 class RunDirectory:
-    """A folder that belongs to one run. Build it with `create` or `open`."""
+    """A folder that belongs to one run. Build it with `create` or `open`.
+
+    :ivar observers: told each event once it is in the journal
+    """
 
     def __init__(self, path: Path, next_sequence: int) -> None:
         self.path = path
+        self.observers: list[Observer] = []
         self._sequence = next_sequence
 
     @classmethod
@@ -78,6 +83,8 @@ class RunDirectory:
         with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
             file.write(line)
         self._sequence += 1
+        for observer in self.observers:
+            observer.event(record)
 
     def write_json(self, name: str, value: Any) -> Path:
         """Writes a JSON file, whole or not at all. NaN and infinity become null; returns its path."""
