@@ -25,6 +25,7 @@ from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
+from hirelc.tensorfile import pack_tensors
 
 ROUNDINGS = 3
 RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
@@ -194,5 +195,4 @@ class Candidate:
 
 def save_state(compressed: CompressedNetwork) -> bytes:
     """The float weights and steps behind a compressed network, as safetensors."""
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in compressed.state_dict().items()}
-    return safetensors.torch.save(state)
+    return pack_tensors(compressed.state_dict(), {})

@@ -6,6 +6,7 @@ import time
 
 from hirelc.batches import Batches
 from hirelc.candidates import Bench, Candidate
+from hirelc.checkpoints import save_candidate
 from hirelc.config import Config
 from hirelc.errors import RunError
 from hirelc.landscape import Landscape
@@ -91,7 +92,7 @@ def _measure(
         name = f"candidate-{index}"
         measurement, candidate = bench.measure(proposal.policy, target_bytes, images, name, stage.advance)
     if candidate is not None:
-        run.directory.write_bytes(f"candidates/{index:03d}.hirelc", candidate.data)
+        save_candidate(run.directory, index, candidate)
     return measurement, candidate
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,7 @@ def cut(folder: Path, events: int) -> Path:
         (folder / "result.json").unlink()
     if "final" not in kinds:
         (folder / "model.hirelc").unlink()
-    for file in sorted((folder / "candidates").iterdir())[kinds.count("measurement") :]:
-        if file.is_dir():
-            shutil.rmtree(file)
-        else:
+    for file in (folder / "candidates").iterdir():
+        if int(file.stem) >= kinds.count("measurement"):
             file.unlink()
     return folder
