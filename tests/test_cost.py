@@ -147,6 +147,17 @@ def test_macs_and_parameters_are_those_of_the_slim_network() -> None:
     assert cost.parameters(spec, policy) == sum(p.numel() for p in compressed.network.parameters())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_and_frame_make_up_the_macs(traced: tuple[nn.Module, NetworkSpec], seed: int) -> None:
+    """What a block takes follows from its own choices alone."""
+    _, spec = traced
+    policy = policy_of(spec, seed)
+    blocks = [
+        cost.block_macs(spec, {name: policy[name] for name in block.kernels}, index) for index, block in enumerate(spec.blocks)
+    ]
+    assert sum(blocks) + sum(kernel.macs for kernel in spec.frame) == cost.macs(spec, policy)
+
+
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_codes_and_scales_by_hand(granularity: Granularity) -> None:
     stored = StoredKernel("w", (5, 7), 0, Choice(3, 1.0, NumberType.INT, granularity))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hirelc.errors import PolicyError
-from hirelc.policy import Budget, Choice, Goal, Granularity, Measurement, NumberType, Policy, Strategy
+from hirelc.policy import Budget, Choice, Goal, Granularity, Limits, Measurement, NumberType, Policy, Strategy
 
 choices = st.builds(
     Choice,
@@ -84,9 +85,37 @@ def test_goal_limits() -> None:
     assert Goal(ratio=10).byte_limit(1005) == 100
     assert Goal(ratio=10, max_bytes=90).byte_limit(1005) == 90
     assert Goal(max_drop=0.5).byte_limit(1005) is None
-    for fields in ({}, {"ratio": 1}, {"ratio": float("nan")}, {"max_drop": -1}, {"max_bytes": 0}):
+    for fields in (
+        {},
+        {"ratio": 1},
+        {"ratio": float("nan")},
+        {"max_drop": -1},
+        {"max_bytes": 0},
+        {"max_macs": 0},
+        {"max_macs": float("inf")},
+        {"max_latency_ms": -1},
+    ):
         with pytest.raises(PolicyError):
             Goal(**fields)  # type: ignore[arg-type]
+
+
+def test_all_limits_of_a_goal_hold_together() -> None:
+    limits = Goal(ratio=10, max_macs=1e6, max_latency_ms=2.0, max_drop=1.0).limits(1000)
+    assert limits == Limits(100, 1e6, 2.0) and limits and not Limits()
+    assert limits.excess(100, 1_000_000, 2.0) == {}
+    assert limits.excess(150, 2_000_000, 1.0) == {"size_bytes": 0.5, "macs": 1.0}
+    assert Limits(macs=5).excess(10**9, 5) == {}
+    with pytest.raises(PolicyError, match="not measured"):
+        limits.excess(1, 1)
+    assert Goal(max_macs=1).leaves_open and not Goal(max_macs=1, max_drop=1).leaves_open
+
+
+def test_goals_of_older_runs_stay_readable() -> None:
+    assert Goal.from_json({"ratio": 12.0, "max_drop": None, "max_bytes": None}) == Goal(ratio=12)
+    goal = Goal(max_bytes=5, max_macs=7.5, max_latency_ms=0.5)
+    assert Goal.from_json(json.loads(json.dumps(asdict(goal)))) == goal
+    with pytest.raises(PolicyError, match="no limit 'max_watts'"):
+        Goal.from_json({"ratio": 12.0, "max_watts": 3})
 
 
 def test_measurement_names_its_split() -> None:

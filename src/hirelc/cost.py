@@ -79,6 +79,14 @@ def macs(spec: NetworkSpec, policy: Mapping[str, Choice] | None = None) -> int:
     return sum(_kernel_macs(spec, policy, kernel) for kernel in spec.kernels)
 
 
+def block_macs(spec: NetworkSpec, policy: Mapping[str, Choice], block: int) -> int:
+    """Multiply-accumulates of one block's kernels for one sample.
+
+    :param policy: at least the block's kernels
+    """
+    return sum(_kernel_macs(spec, policy, spec.by_name[name]) for name in spec.blocks[block].kernels)
+
+
 def _kernel_macs(spec: NetworkSpec, policy: Mapping[str, Choice], kernel: Kernel) -> int:
     left = math.prod(slim_kernel_shape(spec, policy, kernel))
     return kernel.macs * left // kernel.weights

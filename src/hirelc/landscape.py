@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import cached_property
 
 from hirelc.compression.prune import canonical, effective_keep
-from hirelc.cost import SizeModel
+from hirelc.cost import SizeModel, block_macs, macs
+from hirelc.measure.latency import LatencyTable
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity
 from hirelc.network.spec import Pruning
-from hirelc.policy import Choice, Policy
+from hirelc.policy import Choice, Limits, Policy
 from hirelc.search.problem import BlockInfo, KernelInfo
 
 Choices = Sequence[Choice]
@@ -22,26 +23,41 @@ class Landscape:
 
     :param sizes: expected bytes after fine-tuning
     :param frame: choices of the kernels outside any block
+    :param limits: what the goal allows besides bytes
+    :param latency: needed where the latency is limited
     """
 
-    def __init__(self, sizes: SizeModel, sensitivity: Sensitivity, proxy: LogitProxy, frame: Mapping[str, Choice]) -> None:
+    def __init__(
+        self,
+        sizes: SizeModel,
+        sensitivity: Sensitivity,
+        proxy: LogitProxy,
+        frame: Mapping[str, Choice],
+        limits: Limits | None = None,
+        latency: LatencyTable | None = None,
+    ) -> None:
         self.sizes = sizes
         self.spec = sizes.spec
         self.proxy = proxy
         self.sensitivity = sensitivity
         self.frame = frame
+        self.limits = limits or Limits()
+        self.latency = latency
         self._bytes: dict[tuple[int, tuple[Choice, ...]], int] = {}
         self._distortions: dict[tuple[int, tuple[Choice, ...]], float] = {}
+        self._macs: dict[tuple[int, tuple[Choice, ...]], int] = {}
+        self._latencies: dict[tuple[int, tuple[Choice, ...]], float] = {}
         self._canonical: dict[tuple[int, tuple[Choice, ...]], tuple[Choice, ...]] = {}
 
     @cached_property
     def blocks(self) -> tuple[BlockInfo, ...]:
         total = sum(k.weights for k in self.spec.kernels if k.block is not None)
         last = max(1, len(self.spec.blocks) - 1)
+        couplings = self.spec.coupling_of
         infos = []
         for i, block in enumerate(self.spec.blocks):
             kernels = tuple(
-                KernelInfo(name, k.weights, self.sensitivity.kernels[name], k.pruning is not Pruning.NONE)
+                KernelInfo(name, k.weights, self.sensitivity.kernels[name], k.pruning is not Pruning.NONE, couplings.get(name))
                 for name, k in ((name, self.spec.by_name[name]) for name in block.kernels)
             )
             share = sum(k.weights for k in kernels) / total
@@ -87,6 +103,27 @@ class Landscape:
 
     def file_bytes(self, choices: Sequence[Choices]) -> int:
         return self.sizes.file_bytes(self.policy(choices))
+
+    def block_macs(self, block: int, choices: Choices) -> int:
+        key = (block, tuple(choices))
+        if key not in self._macs:
+            self._macs[key] = block_macs(self.spec, self._named(block, self.canonical(block, choices)), block)
+        return self._macs[key]
+
+    def macs(self, choices: Sequence[Choices]) -> int:
+        return macs(self.spec, self.policy(choices))
+
+    def block_latency(self, block: int, choices: Choices) -> float:
+        if self.latency is None:
+            return 0.0
+        key = (block, tuple(choices))
+        if key not in self._latencies:
+            named = self._named(block, self.canonical(block, choices))
+            self._latencies[key] = self.latency.kernels_ms(self.spec, named)
+        return self._latencies[key]
+
+    def latency_ms(self, choices: Sequence[Choices]) -> float | None:
+        return None if self.latency is None else self.latency.predict(self.spec, self.policy(choices))
 
     def _named(self, block: int, choices: Choices) -> Mapping[str, Choice]:
         return dict(zip(self.spec.blocks[block].kernels, choices, strict=True))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -177,6 +177,41 @@ class Budget:
 
 
 @dataclass(frozen=True)
+@dataclass(frozen=True)
+class Limits:
+    """What a network may take at most, each None where it does not matter; all given limits hold together.
+
+    >>> Limits(size_bytes=1000, macs=5e6).excess(size_bytes=1250, macs=4_000_000)
+    {'size_bytes': 0.25}
+
+    :param size_bytes: of the whole file
+    :param macs: multiply-accumulates for one sample
+    :param latency_ms: of one call
+    """
+
+    size_bytes: float | None = None
+    macs: float | None = None
+    latency_ms: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(limit is not None for limit in (self.size_bytes, self.macs, self.latency_ms))
+
+    def excess(self, size_bytes: float, macs: float, latency_ms: float | None = None) -> dict[str, float]:
+        """What is exceeded -> by which part of its limit; empty where all limits hold.
+
+        :raises PolicyError: the latency is limited but not known
+        """
+        if self.latency_ms is not None and latency_ms is None:
+            raise PolicyError("the goal limits the latency, which was not measured")
+        used = {"size_bytes": size_bytes, "macs": macs, "latency_ms": latency_ms}
+        pairs = {name: (getattr(self, name), value) for name, value in used.items()}
+        return {
+            name: value / limit - 1
+            for name, (limit, value) in pairs.items()
+            if limit is not None and value is not None and value > limit
+        }
+
+
 class Goal:
     """What the user wants. At least one limit; all given limits hold together.
 
@@ -187,20 +222,40 @@ class Goal:
     :param max_drop: accuracy points lost, at most this
     :param max_bytes: bytes of the whole compressed file, at most this
     """
+    :param max_macs: multiply-accumulates for one sample, at most this
+    :param max_latency_ms: milliseconds of one call, at most this (docs/goals.md says of what, and how it is measured)
 
     ratio: float | None = None
     max_drop: float | None = None
     max_bytes: int | None = None
 
+    max_macs: float | None = None
+    max_latency_ms: float | None = None
     def __post_init__(self) -> None:
-        if self.ratio is None and self.max_drop is None and self.max_bytes is None:
-            raise PolicyError("a goal needs a limit: give a ratio (--ratio), max_drop (--max-drop) or max_bytes (--max-bytes)")
+        if all(getattr(self, each.name) is None for each in fields(self)):
+            raise PolicyError(
+                "a goal needs a limit: give a ratio (--ratio), max_bytes (--max-bytes), max_drop (--max-drop), "
+                "max_macs (--max-macs) or max_latency_ms (--max-latency-ms)"
+            )
         if self.ratio is not None and not (math.isfinite(self.ratio) and self.ratio > 1):
             raise PolicyError(f"the ratio must be above 1, not {self.ratio}")
         if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
             raise PolicyError(f"max_drop must be zero or more points, not {self.max_drop}")
-        if self.max_bytes is not None and self.max_bytes <= 0:
-            raise PolicyError(f"max_bytes must be above 0, not {self.max_bytes}")
+        for name in ("max_bytes", "max_macs", "max_latency_ms"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise PolicyError(f"{name} must be above 0, not {value}")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Goal:
+        """A goal as runs hold it; limits that older runs do not name are not set.
+
+        :raises PolicyError: a limit that this version does not know
+        """
+        unknown = sorted(set(data) - {each.name for each in fields(cls)})
+        if unknown:
+            raise PolicyError(f"a goal has no limit {unknown[0]!r}")
+        return cls(**data)
 
     def byte_limit(self, original_bytes: int) -> int | None:
         """The tightest limit on the file's length, in bytes; None when the goal sets none."""
@@ -209,6 +264,15 @@ class Goal:
             limits.append(self.max_bytes)
         return min(limits, default=None)
 
+
+    def limits(self, original_bytes: int) -> Limits:
+        """All limits but that of the drop."""
+        return Limits(self.byte_limit(original_bytes), self.max_macs, self.max_latency_ms)
+
+    @property
+    def leaves_open(self) -> bool:
+        """Whether neither bytes nor drop are limited, only what a call costs."""
+        return self.ratio is None and self.max_bytes is None and self.max_drop is None
 
 @dataclass(frozen=True)
 class Measurement:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hirelc.policy import Goal, Policy
+from hirelc.policy import Goal, Limits, Policy
+from hirelc.search.bounds import alike
 from hirelc.search.problem import Proposal, SearchStrategy
 from search.fake import FakeProblem
 
@@ -40,6 +41,17 @@ class SearchStrategyContract:
         # uniform search walks its grid by distance from the limit, so only its first is sure to be within
         within = sizes[:1] if proposals[0].origin == "uniform" else sizes
         assert max(within) <= problem.original_bytes / ratio
+
+    def test_proposals_keep_all_limits_of_a_goal(self, make: Make) -> None:
+        full = FakeProblem().macs([alike(block, 20) for block in FakeProblem().blocks])
+        problem = FakeProblem(limits=Limits(macs=0.6 * full, latency_ms=0.4))
+        goal = Goal(ratio=20, max_macs=0.6 * full, max_latency_ms=0.4)
+        proposals = drive(problem, make(problem, goal, 0))
+        within = proposals[:1] if proposals[0].origin == "uniform" else proposals
+        for proposal in within:
+            measured = problem.measure(proposal.choices)
+            limits = goal.limits(problem.original_bytes)
+            assert not limits.excess(measured.size_bytes, measured.macs, measured.latency_ms), proposal.origin
 
     def test_policy_and_choices_agree_and_are_canonical(self, make: Make) -> None:
         problem = FakeProblem()

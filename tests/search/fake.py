@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from hirelc.policy import Choice, Granularity, Measurement, NumberType, Policy
+from hirelc.policy import Choice, Granularity, Limits, Measurement, NumberType, Policy
 from hirelc.search.problem import BlockInfo, KernelInfo
 
 CHANNELS = 32
+FIXED_MACS, FIXED_MS = 20_000, 0.05
 FLOAT_ERROR = 0.7  # so that the INT reference can be beaten
 GRANULARITY_ERROR = {
     Granularity.LEARNED: 1.0, Granularity.PER_CHANNEL: 1.2, Granularity.UNIFORM: 1.8, Granularity.LOG: 2.5,
@@ -25,7 +26,8 @@ def coded_bits(choice: Choice) -> float:
 class FakeProblem:
     """Blocks of two or three kernels in a chain: a pruned kernel also slims the next. The very first cannot be pruned."""
 
-    def __init__(self, blocks: int = 4, dead: bool = False) -> None:
+    def __init__(self, blocks: int = 4, dead: bool = False, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
         self._gain = 0.0 if dead else 1.0
         weights = [[(index + 2) * 1024 * (1 + kernel) for kernel in range(2 + index % 2)] for index in range(blocks)]
         total = sum(map(sum, weights))
@@ -46,6 +48,8 @@ class FakeProblem:
         self.fixed_bytes = 700
         self.block_bytes = lru_cache(maxsize=None)(self._block_bytes)
         self.block_distortion = lru_cache(maxsize=None)(self._block_distortion)
+        self.block_macs = lru_cache(maxsize=None)(self._block_macs)
+        self.block_latency = lru_cache(maxsize=None)(self._block_latency)
         self.canonical = lru_cache(maxsize=None)(self._canonical)
 
     @staticmethod
@@ -66,6 +70,25 @@ class FakeProblem:
             size += math.ceil(kernel.weights * kept * kept_inputs / CHANNELS**2 * coded_bits(choice) / 8) + 2 * scales
             kept_inputs = kept
         return size
+
+    def _block_macs(self, block: int, choices: Sequence[Choice]) -> int:
+        """A weight of an earlier block is used more often, as those of early convolutions are."""
+        total, kept_inputs = 0, CHANNELS
+        for kernel, choice in zip(self.blocks[block].kernels, choices, strict=True):
+            kept = round(choice.keep_ratio * CHANNELS)
+            total += kernel.weights * kept * kept_inputs // CHANNELS**2 * 4 // (1 + block)
+            kept_inputs = kept
+        return total
+
+    def macs(self, choices: Sequence[Sequence[Choice]]) -> int:
+        return FIXED_MACS + sum(self.block_macs(b, tuple(decided)) for b, decided in enumerate(choices))
+
+    def _block_latency(self, block: int, choices: Sequence[Choice]) -> float:
+        """Each kernel has a start-up time; bits make nothing faster."""
+        return 0.01 * len(choices) + 2e-6 * self.block_macs(block, choices)
+
+    def latency_ms(self, choices: Sequence[Sequence[Choice]]) -> float | None:
+        return FIXED_MS + sum(self.block_latency(b, tuple(decided)) for b, decided in enumerate(choices))
 
     def _block_distortion(self, block: int, choices: Sequence[Choice]) -> float:
         total = 0.0
@@ -97,4 +120,5 @@ class FakeProblem:
         distortion = sum(self.block_distortion(b, tuple(decided)) for b, decided in enumerate(choices))
         logs = sum(choice.granularity is Granularity.LOG for decided in choices for choice in decided)
         drop = 2.5 * distortion**0.6 + 0.05 * logs
-        return Measurement(self.file_bytes(choices), 90 - drop, drop, 1000, "search-validation")
+        size, macs, latency = self.file_bytes(choices), self.macs(choices), self.latency_ms(choices)
+        return Measurement(size, 90 - drop, drop, macs, "search-validation", latency_ms=latency)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hirelc.config import SearchConfig
 from hirelc.policy import Goal, Strategy
 from hirelc.search.bounds import Bounds
-from hirelc.search.budgets import ByteTarget, Treasury, balance, shifted
+from hirelc.search.budgets import ByteTarget, Treasury, balance, default_bytes, shifted
 from search.fake import FakeProblem
 
 BOUNDS = Bounds.of(SearchConfig())
@@ -74,3 +74,10 @@ def test_a_drop_limit_is_bisected_in_log_size() -> None:
     failing = ByteTarget(problem, Goal(max_drop=0.5))
     failing.observe(start, 2.0)
     assert failing.bytes == round(start * 1.5)
+
+
+def test_a_goal_without_bytes_or_drop_aims_at_an_eighth() -> None:
+    problem = FakeProblem()
+    target = ByteTarget(problem, Goal(max_macs=1e5))
+    target.observe(1, 50.0)
+    assert target.bytes == default_bytes(problem.original_bytes) == round(problem.original_bytes / 8)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hirelc.errors import RunError
-from hirelc.policy import Goal, Measurement, Policy
+from hirelc.policy import Goal, Limits, Measurement, Policy
 
 Payload = TypeVar("Payload")
+AS_CLOSE = 0.01  # of a limit: entries that exceed the limits by so little more are as close
 
 
 @dataclass(frozen=True)
@@ -69,26 +70,26 @@ class Archive(Generic[Payload]):
     def pick(self, goal: Goal, original_bytes: int) -> Pick[Payload]:
         """The entry to deliver.
 
-        With a byte limit: the least drop within it. With a drop limit only: the smallest within it. Where nothing
-        is within a limit: the closest to it, with the reason. Ties go to the smaller, then to the earlier entry.
+        Where bytes are limited, or neither bytes nor drop: the least drop within all limits. With a drop limit but none
+        on bytes: the smallest within all. Where nothing is within the limits: the closest to them, with the reason.
+        Ties go to the smaller, then to the earlier entry.
 
         :raises RunError: when the archive is empty
         """
         if not self._entries:
             raise RunError("no policy was measured successfully; nothing can be picked")
-        limit, max_drop = goal.byte_limit(original_bytes), goal.max_drop
-        if limit is None:
-            assert max_drop is not None  # Goal guarantees one limit
-            within = [entry for entry in self._entries if entry.measurement.drop_points <= max_drop]
-            if within:
-                return Pick(min(within, key=lambda entry: entry.costs), None)
-            return self._least_drop(self._entries, max_drop)
-        within = [entry for entry in self._entries if entry.measurement.size_bytes <= limit]
-        if within:
-            return self._least_drop(within, max_drop)
-        smallest = min(self._entries, key=lambda entry: entry.costs)
-        size = smallest.measurement.size_bytes
-        return Pick(smallest, f"the smallest file found has {size} bytes ({original_bytes / size:.2f}x), the goal is {limit}")
+        limits, max_drop = goal.limits(original_bytes), goal.max_drop
+        within = [entry for entry in self._entries if not _excess(limits, entry)]
+        if not within:
+            least = min(sum(_excess(limits, entry).values()) for entry in self._entries)
+            closest = [e for e in self._entries if sum(_excess(limits, e).values()) <= least + AS_CLOSE]
+            best = self._least_drop(closest, None).entry
+            return Pick(best, "the closest found " + _shortfall(limits, best))
+        if limits.size_bytes is None and max_drop is not None:
+            accurate = [entry for entry in within if entry.measurement.drop_points <= max_drop]
+            if accurate:
+                return Pick(min(accurate, key=lambda entry: entry.costs), None)
+        return self._least_drop(within, max_drop)
 
     @staticmethod
     def _least_drop(entries: list[Entry[Payload]], max_drop: float | None) -> Pick[Payload]:
@@ -96,3 +97,18 @@ class Archive(Generic[Payload]):
         drop = best.measurement.drop_points
         short = max_drop is not None and drop > max_drop
         return Pick(best, f"the least drop found is {drop:.2f} points, the goal is {max_drop:.2f}" if short else None)
+
+
+def _excess(limits: Limits, entry: Entry[Any]) -> dict[str, float]:
+    m = entry.measurement
+    return limits.excess(m.size_bytes, m.macs, m.latency_ms)
+
+
+def _shortfall(limits: Limits, entry: Entry[Any]) -> str:
+    m = entry.measurement
+    words = {
+        "size_bytes": f"has {m.size_bytes:,} bytes where {limits.size_bytes or 0:,.0f} are allowed",
+        "macs": f"takes {m.macs:,} MACs where {limits.macs or 0:,.0f} are allowed",
+        "latency_ms": f"takes {m.latency_ms or 0:.3g} ms where {limits.latency_ms or 0:.3g} are allowed",
+    }
+    return " and ".join(words[name] for name in _excess(limits, entry))

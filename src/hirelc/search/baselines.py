@@ -12,7 +12,7 @@ from hirelc.config import SearchConfig
 from hirelc.policy import Choice, Goal, Measurement, Policy
 from hirelc.search.bounds import Bounds, alike, random_choices
 from hirelc.search.budgets import ByteTarget
-from hirelc.search.fitting import fit_to_bytes
+from hirelc.search.fitting import excess, fit_to_bytes
 from hirelc.search.problem import Problem, Proposal, SearchStrategy
 from hirelc.search.surrogate import distortion_of
 from hirelc.seeds import stream_seed
@@ -80,14 +80,14 @@ class UniformSearch(_Baseline):
         candidates = (self._unseen(choices, "uniform") for _, _, choices in ranked)
         return next((proposal for proposal in candidates if proposal is not None), None)
 
-    def _grid(self) -> list[tuple[int, float, list[tuple[Choice, ...]]]]:
-        """(bytes over the limit, distortion, choices) of every point."""
+    def _grid(self) -> list[tuple[float, float, list[tuple[Choice, ...]]]]:
+        """(how far over the limits, distortion, choices) of every point."""
         problem, grid = self._problem, []
         for rung in range(self._bounds.lowest, self._bounds.highest + 1):
             for keep in self._bounds.keeps:
                 choices = [problem.canonical(b, alike(block, rung, keep)) for b, block in enumerate(problem.blocks)]
-                excess = max(problem.file_bytes(choices) - self._target.bytes, 0)
-                grid.append((excess, distortion_of(problem, choices), choices))
+                over = excess(problem, choices, self._target.bytes)
+                grid.append((over, distortion_of(problem, choices), choices))
         return grid
 
 

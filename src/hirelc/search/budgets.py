@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hirelc.errors import PolicyError
 from hirelc.policy import Budget, Goal, Strategy
 from hirelc.precision import lowest_rung
 from hirelc.search.bounds import Bounds, blocks_bytes, uniform_fraction
@@ -114,12 +113,17 @@ class Treasury:
         return Budget(fraction, max_pruning, precision, strategy, self.max_drop)
 
 
+def default_bytes(original_bytes: int) -> int:
+    """Length of the file where the goal says nothing that it could follow from."""
+    return round(original_bytes / ByteTarget.START_RATIO)
+
+
 class ByteTarget:
     """The file length that the search aims at.
 
-    It is the goal's byte limit where there is one. A goal that only limits the drop has its target searched by
+    It is the goal's byte limit where there is one. A goal that limits the drop instead has its target searched by
     bisection in log size: a start at 1/8, half as large again after an over-drop, smaller by that factor after
-    head-room, the geometric mean once both are known.
+    head-room, the geometric mean once both are known. A goal that limits neither, only MACs or latency, stays at 1/8.
     """
 
     START_RATIO, STEP = 8.0, 1.5
@@ -131,7 +135,7 @@ class ByteTarget:
         self._passed: list[int] = []
         self._failed: list[int] = []
         if self._limit is None and self._max_drop is None:
-            raise PolicyError("the goal limits neither bytes nor drop")
+            self._limit = default_bytes(problem.original_bytes)
 
     @property
     def bytes(self) -> int:

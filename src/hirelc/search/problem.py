@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hirelc.policy import Budget, Choice, Measurement, Policy
+from hirelc.policy import Budget, Choice, Limits, Measurement, Policy
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class KernelInfo:
 
     :param sensitivity: Fisher sensitivity, normalised over all kernels to [0, 1]
     :param prunable: False when its keep_ratio must stay 1
+    :param coupling: kernels of a block with the same number lose the same channels; None for one that stands alone
     """
 
     name: str
     weights: int
     sensitivity: float
     prunable: bool
+    coupling: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Problem(Protocol):
     def fixed_bytes(self) -> int:
         """Bytes of the compressed file that no block decides: frame, norms, biases, headers."""
 
+    @property
+    def limits(self) -> Limits:
+        """What the goal allows besides the file's length, which a search aims at from cycle to cycle."""
+
     def block_bytes(self, block: int, choices: Sequence[Choice]) -> int:
         """Payload bytes of one block (codes, scales, masks) under one choice per kernel, in kernel order."""
 
@@ -73,6 +79,18 @@ class Problem(Protocol):
 
     def file_bytes(self, choices: Sequence[Sequence[Choice]]) -> int:
         """Exact length of the whole file under these choices."""
+
+    def block_macs(self, block: int, choices: Sequence[Choice]) -> int:
+        """Multiply-accumulates of one block's kernels for one sample."""
+
+    def macs(self, choices: Sequence[Sequence[Choice]]) -> int:
+        """Multiply-accumulates of the whole network for one sample: those of the slim network, exactly."""
+
+    def block_latency(self, block: int, choices: Sequence[Choice]) -> float:
+        """Milliseconds that one block's kernels take in a call, by the latency table; 0 without one."""
+
+    def latency_ms(self, choices: Sequence[Sequence[Choice]]) -> float | None:
+        """Milliseconds of a call of the whole network, by the latency table; None without one."""
 
 
 @dataclass(frozen=True)
