@@ -177,7 +177,6 @@ class Budget:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class Limits:
     """What a network may take at most, each None where it does not matter; all given limits hold together.
 
@@ -212,6 +211,7 @@ class Limits:
         }
 
 
+@dataclass(frozen=True)
 class Goal:
     """What the user wants. At least one limit; all given limits hold together.
 
@@ -221,16 +221,16 @@ class Goal:
     :param ratio: whole fp32 safetensors file / whole compressed file, at least this
     :param max_drop: accuracy points lost, at most this
     :param max_bytes: bytes of the whole compressed file, at most this
-    """
     :param max_macs: multiply-accumulates for one sample, at most this
     :param max_latency_ms: milliseconds of one call, at most this (docs/goals.md says of what, and how it is measured)
+    """
 
     ratio: float | None = None
     max_drop: float | None = None
     max_bytes: int | None = None
-
     max_macs: float | None = None
     max_latency_ms: float | None = None
+
     def __post_init__(self) -> None:
         if all(getattr(self, each.name) is None for each in fields(self)):
             raise PolicyError(
@@ -264,7 +264,6 @@ class Goal:
             limits.append(self.max_bytes)
         return min(limits, default=None)
 
-
     def limits(self, original_bytes: int) -> Limits:
         """All limits but that of the drop."""
         return Limits(self.byte_limit(original_bytes), self.max_macs, self.max_latency_ms)
@@ -273,6 +272,7 @@ class Goal:
     def leaves_open(self) -> bool:
         """Whether neither bytes nor drop are limited, only what a call costs."""
         return self.ratio is None and self.max_bytes is None and self.max_drop is None
+
 
 @dataclass(frozen=True)
 class Measurement:
