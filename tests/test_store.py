@@ -47,8 +47,10 @@ def test_journal_refuses_what_json_cannot_hold(tmp_path: Path, value: object) ->
 
 
 def test_a_folder_holds_one_run(tmp_path: Path) -> None:
-    RunDirectory.create(tmp_path / "deep" / "run")
-    with pytest.raises(RunError, match=r"run already holds a run: choose another folder"):
+    run = RunDirectory.create(tmp_path / "deep" / "run")
+    RunDirectory.create(tmp_path / "deep" / "run")  # one that died before its first event is none
+    run.journal("start")
+    with pytest.raises(RunError, match=r"already holds a run: `hirelc resume .*/deep/run` goes on with it; else choose"):
         RunDirectory.create(tmp_path / "deep" / "run")
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -13,6 +13,8 @@ Edit = Callable[[list[dict[str, Any]]], None]
 def edit_journal(folder: Path, edit: Edit) -> None:
     """Lets a function change the events of a run, in place."""
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    for event in events:
+        event.pop("crc32", None)
     edit(events)
     (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
