@@ -8,12 +8,13 @@ import pytest
 
 from hirelc.errors import RunError
 from hirelc.report.reading import read_run
+from report.damage import edit_journal
 
 
 def test_what_a_run_left(finished: Path) -> None:
     run = read_run(finished)
     assert run.name == "finished"
-    assert run.goal == {"ratio": 3.0, "max_drop": 30.0, "max_bytes": None}
+    assert run.goal == {"ratio": 3.0, "max_drop": 30.0, "max_bytes": None, "max_macs": None, "max_latency_ms": None}
     assert run.result is not None
     assert run.original_bytes == run.result["rows"][0]["size_bytes"]
     assert run.baseline == run.result["rows"][0]["validation"]
@@ -62,8 +63,5 @@ def test_lines_that_are_no_events(tmp_path: Path) -> None:
 
 def test_a_repeated_event_counts_once(copy: Path) -> None:
     """A resumed run may look at the network again: the last word counts."""
-    journal = copy / "journal.jsonl"
-    lines = journal.read_text().splitlines()
-    again = next(line for line in lines if '"baseline"' in line).replace('"samples"', '"twice": 2, "samples"')
-    journal.write_text("\n".join([*lines, again]) + "\n")
+    edit_journal(copy, lambda events: events.append({**next(e for e in events if e["event"] == "baseline"), "twice": 2}))
     assert read_run(copy).event("baseline")["twice"] == 2
