@@ -7,16 +7,13 @@ training state behind it, with policy, activation sites and training record. Bot
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hirelc.candidates import Candidate
 from hirelc.compression.activations import ActivationSite
 from hirelc.errors import RunError
-from hirelc.measure.finetune import Trained
+from hirelc.measure.session import trained_json, trained_of
 from hirelc.policy import Policy
 from hirelc.store import RunDirectory
 from hirelc.tensorfile import pack_tensors, unpack_tensors
@@ -66,16 +63,3 @@ def load_candidate(folder: str | Path, index: int) -> Candidate:
         state=stored,
         trained=None if record["trained"] is None else trained_of(record["trained"]),
     )
-
-
-def trained_json(trained: Trained) -> dict[str, Any]:
-    """What `trained_of` reads."""
-    loss = trained.final_loss if math.isfinite(trained.final_loss) else None
-    return {**asdict(trained), "final_loss": loss}
-
-
-def trained_of(values: Mapping[str, Any]) -> Trained:
-    """The record of a fine-tune from its JSON."""
-    scores = tuple((int(seen), float(score)) for seen, score in values["scores"])
-    loss = math.nan if values["final_loss"] is None else values["final_loss"]
-    return Trained(values["images"], values["seconds"], values["best"], scores, loss)

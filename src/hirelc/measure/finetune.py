@@ -22,30 +22,19 @@ from hirelc.compression.rate import FileGoal, RateTerm
 from hirelc.config import TrainConfig
 from hirelc.errors import ExecutionError
 from hirelc.measure.evaluate import accuracy, native_precision, running
+from hirelc.measure.session import Checkpoint, Session, restore_end, save_end
+from hirelc.measure.session import Trained as Trained
 from hirelc.network.calling import call, first_tensor, to_device
 from hirelc.seeds import stream_seed
 from hirelc.task import Task
 
 WARM_UP = 0.1  # share of the steps
 GRADIENT_NORM = 5.0
+EXPLODED = 1e6  # times the first loss, or one
 
 
 class Diverged(ExecutionError):
-    """The loss of a candidate is no finite number."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a fine-tune did.
-
-    :param scores: (images seen, accuracy on the search-validation split) at each evaluation, the start included
-    """
-
-    images: int
-    seconds: float
-    best: float
-    scores: tuple[tuple[int, float], ...]
-    final_loss: float
+    """The loss of a candidate is no finite number, or far beyond what it began with."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +63,7 @@ class Trainer:
         rate_factor: float = 1.0,
         file_goal: FileGoal | None = None,
         progress: Callable[[int], None] = lambda images: None,
+        checkpoint: Checkpoint | None = None,
     ) -> Trained:
         """Trains in place and leaves the best state (by search-validation) in the student, in eval mode.
 
@@ -81,63 +71,82 @@ class Trainer:
         :param name: of the random stream
         :param rate_factor: on the peak learning rate
         :param file_goal: the length that the file of a compressed network is led to; None leaves the rate alone
-        :raises Diverged: the loss is not finite
+        :param checkpoint: where to keep the state; one that holds a state is gone on from, and ends as if never interrupted
+        :raises Diverged: the loss is not finite, or explodes
         """
         begun = time.monotonic()
+        saved = None if checkpoint is None else checkpoint.load()
+        if (ended := restore_end(saved, student)) is not None:
+            return ended
         torch.manual_seed(stream_seed(self.seed, "dropout", name))
         steps = max(1, images // self.config.batch_size)
         precision = native_precision(self.config.precision, self.device)
         optimizer = _optimizer(student, rate_factor * self._learning_rate(), self.config.weight_decay)
-        peaks = [group["lr"] for group in optimizer.param_groups]
+        led = file_goal is not None and isinstance(student, CompressedNetwork)
+        rate = RateTerm(student, file_goal, steps) if led else None  # type: ignore[arg-type]
+        session = Session(student, optimizer, rate, lambda: self._validate(student, precision))
+        if saved is not None:
+            session.restore(saved)
+            progress(session.seen)
         every = max(1, steps // (evaluations or self.config.evaluations))
-        scores = [(0, self._validate(student, precision))]
-        rate = None
-        if file_goal is not None and isinstance(student, CompressedNetwork):
-            rate = RateTerm(student, file_goal, steps)
-        best = _Best(student, scores[0][1], rate is None or rate.reached(0))
-        seen, loss_value = 0, math.nan
         self.teacher.eval()
         student.train()
-        for step, (inputs, targets) in enumerate(self._batches(steps, name)):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * schedule(step, steps)
-            loss = self._loss(student, inputs, targets, precision)
-            loss_value = float(loss.detach())
-            if rate is not None and (term := rate.loss(step)) is not None:
-                loss = loss + term
-            if not math.isfinite(loss_value):
-                raise Diverged(f"the loss became {loss_value} after {seen} images: a lower learning rate may help")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
-            optimizer.step()
-            count = len(first_tensor(inputs))
-            seen += count
-            progress(count)
-            if (step + 1) % every == 0 or step + 1 == steps:
+        for inputs, targets in self._batches(session, steps, name):
+            self._step(session, schedule(session.step, steps), inputs, targets, precision)
+            progress(len(first_tensor(inputs)))
+            if session.step % every == 0 or session.step == steps:
                 score = self._validate(student, precision)
-                scores.append((seen, score))
-                late = schedule(step, steps) < 0.5  # while the rate is high, scores sag and say nothing about the end
-                best.offer(student, score, rate is None or rate.reached(step), late)
+                session.scores.append((session.seen, score))
+                # while the rate is high, scores sag and say nothing about the end
+                late = schedule(session.step - 1, steps) < 0.5
+                session.best.offer(student, score, rate is None or rate.reached(session.step - 1), late)
                 student.train()
-                if best.stale >= self.config.patience:
+                if session.best.stale >= self.config.patience:
                     break
-        student.load_state_dict(best.state)
+            if checkpoint is not None and checkpoint.due():
+                session.save(checkpoint, time.monotonic() - begun)
+        student.load_state_dict(session.best.state)
         student.eval()
-        return Trained(seen, time.monotonic() - begun, best.score, tuple(scores), loss_value)
+        seconds = session.seconds + time.monotonic() - begun
+        trained = Trained(session.seen, seconds, session.best.score, tuple(session.scores), session.loss)
+        if checkpoint is not None:
+            save_end(checkpoint, student, trained)
+        return trained
 
-    def _batches(self, steps: int, name: str) -> Iterator[tuple[Any, Tensor]]:
-        done = epoch = 0
-        while done < steps:
-            before = done
-            for batch in self.train.epoch(stream_seed(self.seed, "finetune", name, epoch), training=True):
+    def _step(self, session: Session, factor: float, inputs: Any, targets: Any, precision: str) -> None:
+        """:param factor: on the peak learning rates"""
+        for group, peak in zip(session.optimizer.param_groups, session.peaks, strict=True):
+            group["lr"] = peak * factor
+        loss = self._loss(session.student, inputs, targets, precision)
+        session.loss = float(loss.detach())
+        if math.isnan(session.first_loss):
+            session.first_loss = session.loss
+        if session.rate is not None and (term := session.rate.loss(session.step)) is not None:
+            loss = loss + term
+        if not session.loss < EXPLODED * max(1.0, session.first_loss):  # nor a number
+            raise Diverged(f"the loss became {session.loss:.4g} after {session.seen} images: a lower learning rate may help")
+        session.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(session.student.parameters(), GRADIENT_NORM)
+        session.optimizer.step()
+        session.seen += len(first_tensor(inputs))
+        session.step += 1
+
+    def _batches(self, session: Session, steps: int, name: str) -> Iterator[tuple[Any, Tensor]]:
+        """From where the session stands; batches of its epoch that it has used are read and passed over."""
+        while session.step < steps:
+            used, found = session.index, 0
+            for batch in self.train.epoch(stream_seed(self.seed, "finetune", name, session.epoch), training=True):
+                found += 1
+                if found <= used:
+                    continue
+                session.index = found
                 yield batch
-                done += 1
-                if done == steps:
+                if session.step == steps:
                     return
-            if done == before:
+            if not found:
                 raise ExecutionError("the fine-tuning split gives no batch")
-            epoch += 1
+            session.epoch, session.index = session.epoch + 1, 0
 
     def _loss(self, student: nn.Module, inputs: Any, targets: Any, precision: str) -> Tensor:
         inputs, targets = to_device(inputs, self.device), to_device(targets, self.device)
@@ -159,19 +168,6 @@ class Trainer:
         return 2e-3 if any(isinstance(m, _BatchNorm) for m in self.teacher.modules()) else 1e-3
 
 
-class _Best:
-    """The state to keep: the best score among those that are small enough; the latest while none is."""
-
-    def __init__(self, student: nn.Module, score: float, fits: bool) -> None:
-        self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
-
-    def offer(self, student: nn.Module, score: float, fits: bool, late: bool) -> None:
-        if fits > self.fits or (fits == self.fits and (not fits or score >= self.score)):
-            self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
-        elif late:
-            self.stale += 1
-
-
 def schedule(step: int, steps: int) -> float:
     """Linear warm-up, then half a cosine to zero; a factor on the peak learning rate."""
     warm = max(1, round(WARM_UP * steps))
@@ -190,7 +186,3 @@ def _optimizer(student: nn.Module, rate: float, decay: float) -> torch.optim.Opt
     ]
     groups += [{"params": [p], "weight_decay": 0.0, "lr": rate * float(p.detach().mean())} for p in steps.values()]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate)
-
-
-def _snapshot(student: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
