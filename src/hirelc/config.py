@@ -9,6 +9,8 @@ from typing import Any
 from hirelc.errors import RunError
 
 CONFIG_VERSION = 1
+STRATEGY_NAMES = ("hirelc", "uniform", "random", "greedy", "knapsack", "evolution", "flat")
+PARTS = ("sensitivity", "surrogate", "ensemble", "high-level", "pruning", "quantization", "joint")
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -27,7 +29,8 @@ class SearchConfig:
     :param levels: how many levels the bits and keep actions have (the paper's 15)
     :param min_bits: lowest bits; below 4, formats whose step can be coarser are that instead (see `precision`)
     :param min_keep: lowest keep_ratio that any budget may grant
-    :param strategy: who proposes policies: "hirelc", "random" or "uniform"
+    :param strategy: who proposes policies: "hirelc", or a rival of it, one of `STRATEGY_NAMES`
+    :param without: the part of "hirelc" that is switched off to see what it is worth, one of `PARTS`; None: none is
     """
 
     cycles: int = 4
@@ -39,6 +42,7 @@ class SearchConfig:
     max_bits: int = 8
     surrogate_min_samples: int = 4
     strategy: str = "hirelc"
+    without: str | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "cycles", "low_level_steps", "high_level_steps", "surrogate_min_samples")
@@ -48,8 +52,12 @@ class SearchConfig:
             raise RunError(f"SearchConfig.min_keep must be in (0, 1], not {self.min_keep}")
         if not 2 <= self.min_bits <= self.max_bits <= 8:
             raise RunError("SearchConfig needs 2 <= min_bits <= max_bits <= 8")
-        if self.strategy not in ("hirelc", "random", "uniform"):
-            raise RunError(f"unknown search strategy {self.strategy!r}: use hirelc, random or uniform")
+        if self.strategy not in STRATEGY_NAMES:
+            raise RunError(f"unknown search strategy {self.strategy!r}: use one of {', '.join(STRATEGY_NAMES)}")
+        if self.without is not None and self.without not in PARTS:
+            raise RunError(f"unknown part {self.without!r} to do without: use one of {', '.join(PARTS)}")
+        if self.without is not None and self.strategy != "hirelc":
+            raise RunError(f"only hirelc has parts: the strategy {self.strategy} cannot do without {self.without}")
 
     @classmethod
     def short(cls) -> SearchConfig:

@@ -97,7 +97,14 @@ class Treasury:
 
     def budgets(self, levels: Sequence[int], strategies: Sequence[Strategy]) -> tuple[Budget, ...]:
         """One budget per block for a size level and a strategy per block."""
-        granted, effective = self.granted(self.wishes(levels), strategies)
+        return self._budgets(self.wishes(levels), strategies)
+
+    def equal_budgets(self) -> tuple[Budget, ...]:
+        """The goal's fraction for every block, to be reached as it likes: what there is without a high level."""
+        return self._budgets(np.full(len(self.shares), self.goal_fraction), [Strategy.AUTO] * len(self.shares))
+
+    def _budgets(self, wishes: Floats, strategies: Sequence[Strategy]) -> tuple[Budget, ...]:
+        granted, effective = self.granted(wishes, strategies)
         return tuple(
             self._budget(block, min(float(fraction), 1.0), strategy)
             for block, (fraction, strategy) in enumerate(zip(granted, effective, strict=True))

@@ -27,7 +27,7 @@ from hirelc.search.environments import (
 )
 from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, fit_to_bytes, rate_curve, reference
 from hirelc.search.problem import Problem, Proposal
-from hirelc.search.rewards import HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
+from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
 from hirelc.search.surrogate import Surrogate, distortion_of, network_features
 from hirelc.search.voting import (
     GRANULARITY_SAFETY,
@@ -86,16 +86,18 @@ class HierarchicalSearch:
         self._bounds = Bounds.of(config)
         self._target = ByteTarget(problem, goal)
         self._allowed = goal.max_drop if goal.max_drop is not None else DEFAULT_MAX_DROP
-        self._surrogate = Surrogate(stream_seed(seed, "surrogate"), config.surrogate_min_samples)
+        learns = config.without != "surrogate"
+        self._surrogate = Surrogate(stream_seed(seed, "surrogate"), config.surrogate_min_samples, learns)
         self._reference = reference(problem, self._target.bytes, self._bounds)
         self._incumbent = self._reference.choices
         self._feedback: Feedback | None = None
         self._proposed: set[Policy] = set()
         self._ballots: dict[Policy, _Ballot] = {}
-        self._low_weights, self._high_weights = VoteWeights(len(LOW_LEVEL_WEIGHTS)), VoteWeights(len(HIGH_LEVEL_WEIGHTS))
+        members = 1 if config.without == "ensemble" else len(LOW_LEVEL_WEIGHTS)
+        self._low_weights, self._high_weights = VoteWeights(members), VoteWeights(members)
         self._network = NetworkScene(_curves(problem, self._bounds))
         self._governors = Ensemble(
-            "network", lambda weights: NetworkEnvironment(self._network, weights), HIGH_LEVEL_WEIGHTS, seed, settings
+            "network", lambda weights: NetworkEnvironment(self._network, weights), HIGH_LEVEL_WEIGHTS[:members], seed, settings
         )
         self._scenes = [
             BlockScene(problem, block, share, self._bounds) for block, share in enumerate(self._distortion_shares())
@@ -104,9 +106,8 @@ class HierarchicalSearch:
 
     def _block_ensemble(self, scene: BlockScene, settings: AgentSettings | None) -> Ensemble:
         levels = self._config.levels
-        return Ensemble(
-            scene.info.name, lambda weights: BlockEnvironment(scene, weights, levels), LOW_LEVEL_WEIGHTS, self._seed, settings
-        )
+        weights = (BALANCED,) if self._config.without == "ensemble" else LOW_LEVEL_WEIGHTS
+        return Ensemble(scene.info.name, lambda own: BlockEnvironment(scene, own, levels), weights, self._seed, settings)
 
     def _distortion_shares(self) -> list[float]:
         """Each block's part of the reference's distortion, above 0 and summing to about 1."""
@@ -171,6 +172,9 @@ class HierarchicalSearch:
         # An allowance stricter than what the reference will lose would put every action on the reward's flat tail.
         allowed = max(self._allowed, law.of_distortion(distortion_of(self._problem, self._reference.choices)))
         treasury = Treasury(self._problem, self._bounds, self._target.fraction(self._problem), allowed)
+        if self._config.without == "high-level":
+            budgets = treasury.equal_budgets()
+            return budgets, {"members": [], "budgets": [asdict(budget) for budget in budgets], "agents": []}, [], []
         self._network.aim(treasury, law, self._feedback or self._no_feedback(), cycle / self._config.cycles)
         reports = self._governors.train(self._config.high_level_steps)
         actions = self._governors.act(deterministic)
@@ -318,7 +322,8 @@ class HierarchicalSearch:
         }
 
     def _judge(self, weights: VoteWeights, drops: Sequence[float], sizes: Sequence[float], measured: float) -> None:
-        weights.update(member_losses(drops[1:], sizes[1:], drops[0], sizes[0], measured, self._allowed))
+        if drops:  # nobody voted without a high level
+            weights.update(member_losses(drops[1:], sizes[1:], drops[0], sizes[0], measured, self._allowed))
 
 
 def _curves(problem: Problem, bounds: Bounds) -> dict[Strategy, list[RateCurve]]:

@@ -37,6 +37,7 @@ class Weights:
 
 
 LOW_LEVEL_WEIGHTS = (Weights(30, 1.5, 1), Weights(30, 5, 1), Weights(30, 8, 1))
+BALANCED = LOW_LEVEL_WEIGHTS[1]
 HIGH_LEVEL_WEIGHTS = (Weights(30, 6, 1), Weights(30, 10, 1), Weights(30, 4, 1))
 
 

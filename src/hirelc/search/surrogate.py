@@ -193,12 +193,14 @@ class Surrogate:
     A small ensemble of MLPs corrects the cold-start law. It is in use once it has `min_samples` samples and its
     leave-one-out error beats those of the samples' mean and of the cold-start law; until then the law, refitted to
     the same samples, predicts.
+
+    :param learns: False leaves the cold-start law at its prior, whatever is measured: to see what learning is worth
     """
 
     MEMBERS = 3
 
-    def __init__(self, seed: int, min_samples: int) -> None:
-        self._seed, self._min_samples = seed, min_samples
+    def __init__(self, seed: int, min_samples: int, learns: bool = True) -> None:
+        self._seed, self._min_samples, self._learns = seed, min_samples, learns
         self._inputs: list[Floats] = []
         self._drops: list[float] = []
         self._predictions: list[tuple[float, float]] = []
@@ -224,6 +226,8 @@ class Surrogate:
             self._predictions.append((predicted, drop_points))
         self._inputs.append(features)
         self._drops.append(drop_points)
+        if not self._learns:
+            return self.record()
         inputs, drops = np.array(self._inputs), np.array(self._drops)
         self.cold_start = ColdStart().refitted(inputs, drops)
         if len(drops) >= self._min_samples:
