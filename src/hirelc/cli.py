@@ -94,6 +94,7 @@ Blocks = Annotated[str | None, typer.Option(help="regular expression for the mod
 Json = Annotated[bool, typer.Option("--json", help="for programs instead of people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more lines; tracebacks", callback=_remember_verbose)]
+Plain = Annotated[bool, typer.Option("--plain", help="one line per event, as where no terminal is: for logs")]
 BatchSize = Annotated[int, typer.Option(help="samples in a batch")]
 TASK_HELP = (
     "image-classification, text-classification, token-classification, language-model, regression, segmentation, "
@@ -202,8 +203,9 @@ def compress(
     from hirelc.models import load_network
     from hirelc.pipeline import compress as run
     from hirelc.words import result_words
+    plain: Plain = False,
 
-    say = _reporter(quiet, verbose)
+    say = _reporter(quiet, verbose, plain)
     network = load_network(model, weights, seed, task_name(model, task))
     if weights is None and not model.startswith("hf:"):
         say.line("no --weights: the network is compressed as its factory returns it")
@@ -341,7 +343,7 @@ def demo(
     from hirelc.demo import DEMO_NETWORKS, DemoBudget, run_demo
     from hirelc.words import result_words
 
-    say = _reporter(quiet, verbose)
+    say = _reporter(quiet, verbose, plain)
     runs = run_demo(
         out,
         data=data,
@@ -360,10 +362,16 @@ cli_report.register(app)
 cli_deploy.register(app)
 
 
-def _reporter(quiet: bool, verbose: bool) -> RichReporter:
+    plain: Plain = False,
+def _reporter(quiet: bool, verbose: bool, plain: bool) -> RichReporter:
     from hirelc.progress import LogToReporter, RichReporter, logger
 
-    reporter = RichReporter("verbose" if verbose else "quiet" if quiet else "normal")
+    level = "verbose" if verbose else "quiet" if quiet else "normal"
+    reporter = RichReporter(level, plain=plain)
+    if reporter.moves and not quiet:
+        from hirelc.live.view import LiveReporter
+
+        reporter = LiveReporter(level)
     if verbose:
         logger.setLevel(logging.INFO)
         logger.addHandler(LogToReporter(reporter))

@@ -90,20 +90,23 @@ class RichReporter:
 
     :param level: "quiet" (warnings only), "normal", or "verbose" (details as well)
     :param console: a rich console; None takes standard error. Bars move only in a terminal; elsewhere a stage is one line
+    :param plain: lines in a terminal too, and no colours
+    :ivar moves: whether bars move
     """
 
-    def __init__(self, level: str = "normal", console: Console | None = None) -> None:
+    def __init__(self, level: str = "normal", console: Console | None = None, plain: bool = False) -> None:
         if level not in LEVELS:
             raise ValueError(f"unknown level {level!r}: use {', '.join(LEVELS)}")
         from rich.console import Console as RichConsole  # rich takes a while to import, and a library user may not need it
 
         self.level = level
-        self._console = console or RichConsole(stderr=True, highlight=False)
+        self._console = console or RichConsole(stderr=True, highlight=False, no_color=True if plain else None)
+        self.moves = self._console.is_terminal and not self._console.is_dumb_terminal and not plain
 
     def stage(self, title: str, total: float | None = None) -> AbstractContextManager[Stage]:
         if self.level == "quiet":
             return nullcontext(_SilentStage())
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self.moves:
             return _BarStage(self._console, title, total)
         return _LineStage(self._console, title)
 

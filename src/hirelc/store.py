@@ -160,6 +160,23 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
+def in_use(path: str | os.PathLike[str]) -> bool | None:
+    """Whether a process writes to a run folder; None where that cannot be told, as of runs made before there were locks."""
+    try:
+        descriptor = os.open(Path(path) / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
 _held: set[int] = set()  # locks of this process
 
 

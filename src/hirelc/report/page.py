@@ -49,6 +49,7 @@ KERNEL_COLUMNS = (
 STATES = {
     State.FINISHED: "Finished",
     State.INTERRUPTED: "Interrupted",
+    State.DIED: "Died before its end",
     State.RUNNING: "Still running",
     State.SILENT: "Not finished, and silent for long: it may have died",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,12 +98,17 @@ def read_run(folder: str | Path) -> Run:
         inside = sorted(child.name for child in path.iterdir() if (child / JOURNAL).is_file())
         hint = f", such as {path / inside[0]}" if inside else ""
         raise RunError(f"{path} holds no run (no {JOURNAL}): name the folder of a run, as given to --out{hint}")
-    problems: list[str] = []
     events = read_journal(path)
     if not all(isinstance(event, Mapping) and "event" in event for event in events):
         raise RunError(f"{path / JOURNAL} is no journal of hirelc: a line of it names no event")
-    config, environment, result = (_object(path / name, problems) for name in (CONFIG, ENVIRONMENT, RESULT))
-    return Run(path, tuple(events), config or {}, environment or {}, result, tuple(problems))
+    return gathered(path, events)
+
+
+def gathered(folder: Path, events: Sequence[Json]) -> Run:
+    """A run of events that are known already, with the JSON files beside its journal."""
+    problems: list[str] = []
+    config, environment, result = (_object(folder / name, problems) for name in (CONFIG, ENVIRONMENT, RESULT))
+    return Run(folder, tuple(events), config or {}, environment or {}, result, tuple(problems))
 
 
 def _object(file: Path, problems: list[str]) -> Json | None:

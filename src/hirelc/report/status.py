@@ -8,10 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hirelc.report.outlook import UnderWay, ends_cycle, seconds_left
 from hirelc.report.reading import Json, Run, moment, read_run
 from hirelc.report.steps import Step, best_so_far, byte_limit, steps
 from hirelc.report.timing import State, seconds_spent, state
-from hirelc.report.words import duration, goal_words
+from hirelc.report.words import about, duration, goal_words
+from hirelc.store import in_use
 
 LAST_EVENTS = 6
 _NEXT = {
@@ -33,6 +35,7 @@ class Status:
     :param cycles: (under way or reached, of how many)
     :param best: measurement that serves the goal best so far; None before the first
     :param spent_seconds: what is under way included, while the run is taken to be alive
+    :param left_seconds: until the run has finished, about; None where it is not under way, or nothing is known yet
     :param quiet_seconds: since the last event
     """
 
@@ -45,6 +48,7 @@ class Status:
     measured: int
     failed: int
     spent_seconds: float
+    left_seconds: float | None
     quiet_seconds: float | None
     events: Sequence[str]
 
@@ -60,6 +64,7 @@ class Status:
             "measured": self.measured,
             "failed": self.failed,
             "spent_seconds": round(self.spent_seconds, 3),
+            "left_seconds": None if self.left_seconds is None else round(self.left_seconds),
             "quiet_seconds": None if self.quiet_seconds is None else round(self.quiet_seconds, 3),
             "events": list(self.events),
         }
@@ -71,13 +76,22 @@ def status(folder: str | Path, now: datetime) -> Status:
     :raises RunError: the folder holds no run
     """
     run = read_run(folder)
+    return status_of(run, now, in_use(run.folder))
+
+
+def status_of(run: Run, now: datetime, alive: bool | None = None, at: UnderWay | None = None) -> Status:
+    """The status of a run that was read.
+
+    :param alive: whether its process is there; None where that is not known
+    :param at: what is under way, where that is known
+    """
     measured = steps(run)
-    standing = state(run, now)
+    standing = state(run, now, alive)
     total = run.config.get("search", {}).get("cycles")
     quiet = max(0.0, (now - moment(run.events[-1])).total_seconds()) if run.events else None
     under_way = quiet if quiet is not None and standing is State.RUNNING else 0.0
     return Status(
-        folder=Path(folder),
+        folder=run.folder,
         state=standing,
         doing=_doing(run, measured, total, standing),
         cycles=(_cycle(run, measured, total), total),
@@ -86,17 +100,18 @@ def status(folder: str | Path, now: datetime) -> Status:
         measured=len(measured),
         failed=sum(step.failure is not None for step in measured),
         spent_seconds=seconds_spent(run) + under_way,
+        left_seconds=seconds_left(run, now, at) if standing is State.RUNNING else None,
         quiet_seconds=quiet,
         events=[_event_words(event) for event in run.events[-LAST_EVENTS:]],
     )
 
 
 def _cycle(run: Run, measured: Sequence[Step], total: int | None) -> int:
-    """Which cycle is under way: a cycle ends with the measurement of its vote."""
+    """Which cycle is under way: a cycle ends with the full measurement of a policy that it found."""
     if not measured:
         return 1 if run.event("proxy") else 0
     last = measured[-1]
-    done = last.cycle if last.origin != "reference" else last.cycle - 1
+    done = last.cycle if ends_cycle(last.origin, last.measurement) else last.cycle - 1
     under_way = done if run.event("pick") else done + 1
     return min(under_way, total) if total else under_way
 
@@ -114,7 +129,7 @@ def _doing(run: Run, measured: Sequence[Step], total: int | None, standing: Stat
     )
     if last is None:
         return "nothing done yet"
-    verb = "while" if standing is State.INTERRUPTED else "now"
+    verb = "now" if standing in (State.RUNNING, State.SILENT) else "while"
     if last in _NEXT:
         return f"{verb} {_NEXT[last]}"
     return f"{verb} in cycle {_cycle(run, measured, total)}" + (f" of {total}" if total else "")
@@ -171,7 +186,9 @@ def status_words(found: Status) -> str:
     cycle, total = found.cycles
     failed = f", {found.failed} of them rejected" if found.failed else ""
     lines.append(f"search    cycle {cycle}{f' of {total}' if total else ''}, {found.measured} candidates measured{failed}")
-    lines.append(f"time      {duration(found.spent_seconds)}{_quiet_words(found)}")
+    if found.state in (State.DIED, State.INTERRUPTED):
+        lines.append(f"go on     hirelc resume {found.folder}")
+    lines.append(f"time      {duration(found.spent_seconds)}{_left_words(found)}{_quiet_words(found)}")
     return "\n".join([*lines, "", "last events (UTC)", *(f"  {line}" for line in found.events)])
 
 
@@ -185,6 +202,10 @@ def _best_words(best: Json) -> str:
 def _quiet_words(found: Status) -> str:
     if found.quiet_seconds is None or found.state is State.FINISHED:
         return ""
+def _left_words(found: Status) -> str:
+    return "" if found.left_seconds is None else f", about {about(found.left_seconds)} left"
+
+
     words = f"; the last event was {duration(found.quiet_seconds)} ago"
     if found.state is State.SILENT:
         words += ", longer than anything before: the run may have died"

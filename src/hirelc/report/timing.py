@@ -29,6 +29,7 @@ AGENTS, MEASURING, OTHER = "agents", "measuring candidates", "everything else"
 class State(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
+    DIED = "died"
     RUNNING = "running"
     SILENT = "silent"
 
@@ -80,14 +81,21 @@ def seconds_spent(run: Run) -> float:
     return sum(span.seconds for span in spans(run))
 
 
-def state(run: Run, now: datetime) -> State:
-    """How the run stands. SILENT: it says it is under way, but has written nothing for a suspiciously long time."""
+def state(run: Run, now: datetime, alive: bool | None = None) -> State:
+    """How the run stands. SILENT: it says it is under way, but has written nothing for a suspiciously long time.
+
+    :param alive: whether its process is there; None where that is not known
+    """
     if run.result is not None or run.event("result"):
         return State.FINISHED
+    if alive:
+        return State.RUNNING
+    if run.events and run.events[-1]["event"] == "interrupted":
+        return State.INTERRUPTED
+    if alive is False:
+        return State.DIED
     if not run.events:
         return State.RUNNING
-    if run.events[-1]["event"] == "interrupted":
-        return State.INTERRUPTED
     longest = max((span.seconds for span in spans(run)), default=0.0)
     quiet = (now - moment(run.events[-1])).total_seconds()
     return State.SILENT if quiet > max(SILENCE_SECONDS, 3 * longest) else State.RUNNING

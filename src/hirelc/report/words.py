@@ -32,6 +32,17 @@ def kilobytes(size: float) -> str:
     """12.3 kB; 1.23 MB: decimal, as file lengths are."""
     if size >= 1e6:
         return f"{size / 1e6:.2f} MB"
+def about(seconds: float) -> str:
+    """An estimate, no more exact than it is: 40 s, 9 min, 1 h 20 min."""
+    if seconds < 55:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{max(1, minutes)} min"
+    hours, minutes = divmod(round(minutes / 5) * 5, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
     return f"{size / 1e3:.1f} kB" if size >= 1e3 else f"{size:.0f} B"
 
 
