@@ -77,6 +77,7 @@ class TrainConfig:
     :param distill_weight: weight of the distillation loss against the task's own loss
     :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
     :param rate_term: whether the loss holds the coded bits (else only steps and rounding lead to the size)
+    :param final: whether the picked policy gets a long fine-tune; without, all `images` go to the search
     :param patience: evaluations without a better validation score, late in the schedule, before a fine-tune stops
     """
 
@@ -93,6 +94,7 @@ class TrainConfig:
     precision: str = "auto"
     rate_term: bool = True
     control: bool = True
+    final: bool = True
 
     def __post_init__(self) -> None:
         _positive(self, "images", "batch_size", "temperature", "evaluations", "patience")
@@ -103,6 +105,11 @@ class TrainConfig:
             raise RunError(f"TrainConfig.distill_weight must be from 0 to 1, not {self.distill_weight}")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise RunError(f"unknown precision {self.precision!r}: use auto, bf16 or fp32")
+
+    @property
+    def searched(self) -> float:
+        """Training samples for all measurements of the search."""
+        return self.images * (self.search_share if self.final else 1.0)
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def finish(
     begun = time.monotonic()
     compressed = bench.revive(picked)
     images = max(0, run.config.train.images - bench.images_seen)
-    trained, data = None, picked.data  # without training, what was measured is what is delivered
-    if not run.config.calibrate_only:
+    trained, data = None, picked.data  # without more training, what was measured is what is delivered
+    if run.config.train.final and not run.config.calibrate_only:
         limit = max(run.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
         with run.say.stage("final fine-tune", images) as stage:
             trained, data = bench.finetune(compressed, limit, images, **_final(run, stage))
@@ -87,7 +87,7 @@ def _control(run: Run, bench: Bench, images: int) -> tuple[nn.Module | None, Row
     """The original given the same final fine-tune, uncompressed: an accuracy gain that it has too is not ours."""
     if run.config.calibrate_only and run.config.train.control:
         run.say.line("no control: nothing was trained, so the original is all there is to compare with")
-    if run.config.calibrate_only or not run.config.train.control:
+    if run.config.calibrate_only or not (run.config.train.control and run.config.train.final):
         return None, None
     control = copy.deepcopy(run.model)
     with run.say.stage("control: the original, trained on", images) as stage:

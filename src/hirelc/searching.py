@@ -32,7 +32,7 @@ def images_per_measurement(config: Config, train: Batches) -> int:
         check_enough(config, train)
         return 0
     measured = config.search.cycles + 1  # the first cycle measures the reference as well
-    each = int(config.train.images * config.train.search_share - fisher_samples(config, train)) // measured
+    each = int(config.train.searched - fisher_samples(config, train)) // measured
     if each < config.train.batch_size:
         raise RunError(
             f"a training budget of {config.train.images} images leaves {max(each, 0)} for each of {measured} measurements, "
