@@ -35,7 +35,7 @@ CONFIG = Config(
     calibration_samples=32,
     calibrate_only=True,
     reconstruction_samples=200,
-    search=SearchConfig(cycles=2, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
+    search=SearchConfig(cycles=2, trials=1, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
     train=TrainConfig(images=1),  # a budget of training that nothing could be done with
 )
 

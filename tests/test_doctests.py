@@ -47,7 +47,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     small = hirelc.Config(
         fisher_samples=32,
         calibration_samples=32,
-        search=hirelc.SearchConfig(cycles=1, low_level_steps=8, high_level_steps=8),
+        search=hirelc.SearchConfig(cycles=1, trials=1, low_level_steps=8, high_level_steps=8),
         train=hirelc.TrainConfig(images=1200, batch_size=32, evaluations=2, precision="fp32"),
     )
     given = {"net": make_net(), "make_net": make_net, "train": samples(256, 0), "val": samples(64, 1), "config": small}

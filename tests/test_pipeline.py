@@ -32,7 +32,7 @@ from measure.small import Tiny, data, samples, tiny
 CONFIG = Config(
     fisher_samples=32,
     calibration_samples=32,
-    search=SearchConfig(cycles=2, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
+    search=SearchConfig(cycles=2, trials=3, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
     train=TrainConfig(images=4000, batch_size=32, precision="fp32", evaluations=2),
 )
 GOAL = Goal(ratio=3.0)
@@ -92,7 +92,20 @@ def test_the_test_split_is_read_once_per_number(finished: tuple[Result, Sealed])
 def test_the_budget_of_images_is_kept(finished: tuple[Result, Sealed]) -> None:
     result, _ = finished
     assert 0 < result.images_seen <= CONFIG.train.images
-    assert all(m.images_seen > 0 and m.split == "search-validation" for m in result.measurements)
+    assert all(m.split == "search-validation" for m in result.measurements)
+    seen = {f: [m.images_seen for m in result.measurements if m.fidelity == f] for f in ("calibrated", "short", "full")}
+    assert set(seen["calibrated"]) == {0} and 0 < max(seen["short"]) <= min(seen["full"])
+
+
+def test_the_best_trial_of_a_cycle_climbs(finished: tuple[Result, Sealed]) -> None:
+    """Three trials a cycle: all calibrated, the better ones trained shortly, the best in full."""
+    result, _ = finished
+    for cycle in (0, 1):
+        trials = [e for e in events(result, "measurement") if e["cycle"] == cycle and e["origin"] != "reference"]
+        rungs = {f: [e for e in trials if e["measurement"]["fidelity"] == f] for f in ("calibrated", "short", "full")}
+        assert [len(rung) for rung in rungs.values()] == [3, 2, 1]
+        least = min(e["measurement"]["drop_points"] for e in rungs["short"])
+        assert rungs["full"][0]["policy"] in [e["policy"] for e in rungs["short"] if e["measurement"]["drop_points"] == least]
 
 
 def test_the_journal_tells_the_whole_story(finished: tuple[Result, Sealed]) -> None:
@@ -119,7 +132,8 @@ def test_the_journal_tells_the_whole_story(finished: tuple[Result, Sealed]) -> N
         assert event["measurement"]["size_bytes"] > 0
         assert {"predicted_drop", "measured_drop"} <= set(event["learned"])  # side by side
         assert Policy.from_json(event["policy"])
-    searched = [event["decisions"] for event in measured if event["origin"] == "vote"]
+    calibrated = [event for event in measured if event["measurement"]["fidelity"] == "calibrated"]
+    searched = [event["decisions"] for event in calibrated if event["origin"] == "vote"]
     assert [decisions["exploring"] for decisions in searched] == [True, False]
     for decisions in searched:
         high = decisions["high_level"]
@@ -227,10 +241,10 @@ def test_every_candidate_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_interrupted_run_leaves_a_usable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = candidates.Bench.measure
 
-    def interrupted(self: candidates.Bench, policy: Policy, target: int, images: int, name: str, *rest: Any) -> Any:
+    def interrupted(self: candidates.Bench, policy: Policy, target: int, images: int, name: str, *rest: Any, **more: Any) -> Any:
         if name == "candidate-1":
             raise KeyboardInterrupt
-        return honest(self, policy, target, images, name, *rest)
+        return honest(self, policy, target, images, name, *rest, **more)
 
     monkeypatch.setattr(candidates.Bench, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -34,7 +34,7 @@ from measure.small import tiny
 CONFIG = Config(
     fisher_samples=16,
     calibration_samples=16,
-    search=SearchConfig(cycles=2, low_level_steps=16, high_level_steps=16, surrogate_min_samples=2),
+    search=SearchConfig(cycles=2, trials=1, low_level_steps=16, high_level_steps=16, surrogate_min_samples=2),
     train=TrainConfig(images=1300, batch_size=32, precision="fp32", evaluations=2, control=False),
 )
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from hirelc import cost
@@ -21,7 +20,8 @@ from hirelc.compression.fitting import round_to_bits, scale_to_bits
 from hirelc.compression.rate import FileGoal, kernel_bits
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.errors import FormatError
-from hirelc.measure.evaluate import accuracy
+from hirelc.failures import machine_failure
+from hirelc.measure.evaluate import NoScore, accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
@@ -65,12 +65,22 @@ class Bench:
         self.current = copy.deepcopy(self.original)
 
     def measure(
-        self, policy: Policy, target_bytes: int, images: int, name: str, progress: Callable[[int], None] = lambda images: None
+        self,
+        policy: Policy,
+        target_bytes: int,
+        images: int,
+        name: str,
+        progress: Callable[[int], None] = lambda images: None,
+        *,
+        fidelity: str = "full",
+        start: Candidate | None = None,
     ) -> tuple[Measurement, Candidate | None]:
         """A measurement, and the candidate unless it failed.
 
         :param target_bytes: length that the file is led to
-        :param images: training samples to see at most
+        :param images: training samples to see at most; with none the policy is only calibrated
+        :param fidelity: only a "full" measurement's weights are gone on from
+        :param start: the same policy measured with less training, to go on from
         A loss that is not finite, memory that runs out, or weights that the file cannot hold reject the candidate,
         not the run.
         """
@@ -82,17 +92,22 @@ class Bench:
             progress(seen)
 
         try:
-            compressed = self._applied(policy)
+            compressed = self._applied(policy) if start is None else self.revive(start)
             trained: Trained | None = None
-            if self.reconstruction is None:
+            if self.reconstruction is None and images == 0:
+                data = self.calibrate(compressed, target_bytes)
+            elif self.reconstruction is None:
                 trained, data = self.finetune(compressed, target_bytes, images, name=name, evaluations=2, progress=count)
             else:
                 data = self.reconstruct(self.reconstruction, compressed, target_bytes)
             score = self.read_back_accuracy(data)
-        except (Diverged, FormatError, torch.OutOfMemoryError, MemoryError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            return self._failed(policy, target_bytes, reason, self.images_seen - before, time.monotonic() - begun), None
-        if trained is not None:
+        except (Diverged, NoScore, FormatError, RuntimeError, MemoryError, OSError) as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            failed = self._failed(policy, target_bytes, reason, self.images_seen - before, time.monotonic() - begun)
+            return replace(failed, fidelity=fidelity), None
+        if trained is not None and fidelity == "full":
             absorb(self.current, compressed)
         measurement = Measurement(
             size_bytes=len(data),
@@ -102,6 +117,7 @@ class Bench:
             split="search-validation",
             images_seen=self.images_seen - before,
             seconds=time.monotonic() - begun,
+            fidelity=fidelity,
         )
         return measurement, Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
 
@@ -112,6 +128,14 @@ class Bench:
             found = observe(compressed.network, names, [self.calibration], run=compressed.eval())
             compressed.quantize_activations(found.sites)
         return compressed
+
+    def calibrate(self, compressed: CompressedNetwork, target_bytes: int) -> bytes:
+        """Coarser steps and rounding that lead to a length of the file, and no training."""
+        importance = cut_fisher(self.fisher, compressed)
+        goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+        scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
+        self._round_away(compressed, importance, goal)
+        return pack(compressed)
 
     def finetune(self, compressed: CompressedNetwork, target_bytes: int, images: int, **settings: Any) -> tuple[Trained, bytes]:
         """Coarser steps to begin at a length of the file, a fine-tune that stays there, rounding of what is left over.
@@ -158,6 +182,22 @@ class Bench:
         network = build(read(data), copy.deepcopy(self.original)).to(self.trainer.device)
         return accuracy(network, self.trainer.validation, self.trainer.task, device=self.trainer.device)
 
+    def take_over(self, measurement: Measurement, candidate: Candidate | None, memory: Mapping[str, Any]) -> None:
+        """Makes a measurement that was made before this process count, as if it had been made now.
+
+        :param candidate: None where it failed, or where its weights are not gone on from
+        :param memory: what `memory` was after it
+        """
+        self.images_seen += measurement.images_seen
+        self.reserve, self.rounded_alone = memory["reserve"], dict(memory["rounded_alone"])
+        if candidate is not None and candidate.trained is not None and measurement.fidelity == "full":
+            absorb(self.current, self.revive(candidate))
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What is learned from each measurement besides its weights; JSON-ready."""
+        return {"reserve": self.reserve, "rounded_alone": dict(self.rounded_alone)}
+
     def revive(self, candidate: Candidate) -> CompressedNetwork:
         """The compressed network of a candidate, with its trained weights, steps and ranges."""
         compressed = apply(self.original, self.spec, candidate.policy, self.importance, self.fisher)
@@ -191,6 +231,12 @@ class Candidate:
     data: bytes
     state: bytes
     trained: Trained | None
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a candidate failed; None when it is not the candidate's fault, nor the machine's."""
+    known = isinstance(error, Diverged | NoScore | FormatError)
+    return f"{type(error).__name__}: {error}" if known else machine_failure(error)
 
 
 def save_state(compressed: CompressedNetwork) -> bytes:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hirelc import cli_deploy, cli_report
-from hirelc.config import Config, SearchConfig, TrainConfig
+from hirelc import cli_ablate, cli_deploy, cli_report
+from hirelc.config import PARTS, STRATEGY_NAMES, Config, SearchConfig, TrainConfig
 from hirelc.errors import HirelcError, RunError
 from hirelc.policy import Goal
+from hirelc.timing import TimeBudget, parse_time
 from hirelc.version import __version__
 
 # torch is imported inside the commands, so that `hirelc --help` answers at once
@@ -93,8 +94,8 @@ Device = Annotated[str, typer.Option(help="cpu or cuda")]
 Blocks = Annotated[str | None, typer.Option(help="regular expression for the module paths of the blocks; else by repetition")]
 Json = Annotated[bool, typer.Option("--json", help="for programs instead of people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more lines; tracebacks", callback=_remember_verbose)]
 Plain = Annotated[bool, typer.Option("--plain", help="one line per event, as where no terminal is: for logs")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more lines; tracebacks", callback=_remember_verbose)]
 BatchSize = Annotated[int, typer.Option(help="samples in a batch")]
 TASK_HELP = (
     "image-classification, text-classification, token-classification, language-model, regression, segmentation, "
@@ -136,10 +137,25 @@ def compress(
     ratio: Annotated[float | None, typer.Option(help="whole fp32 file / whole compressed file", rich_help_panel=GOAL)] = None,
     max_drop: Annotated[float | None, typer.Option(help="accuracy points lost, at most", rich_help_panel=GOAL)] = None,
     max_bytes: Annotated[int | None, typer.Option(help="bytes of the whole file, at most", rich_help_panel=GOAL)] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(help="multiply-accumulates of a sample, at most, as in 10e6", rich_help_panel=GOAL)
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="milliseconds of a call on this machine, at most; one thread", rich_help_panel=GOAL)
+    ] = None,
+    latency_batch: Annotated[
+        int, typer.Option(help="samples of a call whose latency is limited", rich_help_panel=GOAL)
+    ] = Config.latency_batch,
+    latency_table: Annotated[
+        Path | None, typer.Option(help="latency.json of another run, to decide by the same times", rich_help_panel=GOAL)
+    ] = None,
     train_limit: Annotated[int | None, typer.Option(help="only the first so many samples", rich_help_panel=DATA)] = None,
     augment: Annotated[str, typer.Option(help="auto, none, shift or shift-flip", rich_help_panel=DATA)] = "auto",
     cycles: Annotated[
         int | None, typer.Option(help="policies measured rigorously (4; 2 with --calibrate-only)", rich_help_panel=SEARCH)
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="policies tried in short for each of them (4; 1)", rich_help_panel=SEARCH)
     ] = None,
     min_keep: Annotated[
         float, typer.Option(help="channels kept at least, from 0 to 1", rich_help_panel=SEARCH)
@@ -147,7 +163,12 @@ def compress(
     agent_steps: Annotated[
         int | None, typer.Option(help="environment steps of each agent and cycle (768; 192)", rich_help_panel=SEARCH)
     ] = None,
-    strategy: Annotated[str, typer.Option(help="hirelc, random or uniform", rich_help_panel=SEARCH)] = SearchConfig.strategy,
+    strategy: Annotated[
+        str, typer.Option(help=f"hirelc, or a rival of it: {', '.join(STRATEGY_NAMES[1:])}", rich_help_panel=SEARCH)
+    ] = SearchConfig.strategy,
+    without: Annotated[
+        str | None, typer.Option(help=f"hirelc without one of its parts: {', '.join(PARTS)}", rich_help_panel=SEARCH)
+    ] = None,
     blocks: Blocks = None,
     frame_bits: Annotated[
         int | None,
@@ -166,9 +187,16 @@ def compress(
         bool, typer.Option("--calibrate-only", help="no training at all: minutes", rich_help_panel=TRAINING)
     ] = False,
     images: Annotated[
-        int,
-        typer.Option(help="training samples that search and final fine-tune may see together", rich_help_panel=TRAINING),
-    ] = TrainConfig.images,
+        int | None,
+        typer.Option(
+            help=f"training samples that search and final fine-tune may see together ({TrainConfig.images:,})",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="in place of --images: wall time, as in 20m, 90s or 1h30m", rich_help_panel=TRAINING),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="samples in a batch", rich_help_panel=TRAINING)] = TrainConfig.batch_size,
     learning_rate: Annotated[
         float | None, typer.Option(help="peak of the schedule; chosen by the network when not given", rich_help_panel=TRAINING)
@@ -180,6 +208,7 @@ def compress(
     seed: Seed = 0,
     device: Device = "cpu",
     quiet: Quiet = False,
+    plain: Plain = False,
     verbose: Verbose = False,
 ) -> None:
     """Compresses a network to a goal; the file is OUT/model.hirelc.
@@ -187,23 +216,31 @@ def compress(
     \b
     hirelc compress --model mypkg.nets:make_net --weights net.safetensors \\
                     --data images.npz --ratio 16 --max-drop 0.5 --out runs/mine
-    hirelc compress ... --max-bytes 60000 --images 1000000 --cycles 6
+    hirelc compress ... --max-bytes 60000 --max-macs 10e6 --images 1000000 --cycles 6
+    hirelc compress ... --ratio 20 --time 20m
 
     When the goal cannot be met, the closest policy found is delivered, marked as short of the goal.
     """
-    goal = Goal(ratio, max_drop, max_bytes)
+    goal = Goal(ratio, max_drop, max_bytes, max_macs, max_latency_ms)
+    if images is not None and time is not None:
+        raise RunError("--images and --time exclude each other: with a time, the images follow from how fast this machine is")
+    budget = None if time is None else TimeBudget(parse_time(time))
+    images = TrainConfig.images if images is None else images
     search = SearchConfig.short() if calibrate_only else SearchConfig()
     cycles, steps = search.cycles if cycles is None else cycles, search.low_level_steps if agent_steps is None else agent_steps
-    search = SearchConfig(cycles, steps, steps, min_keep=min_keep, strategy=strategy)
+    trials = search.trials if trials is None else trials
+    search = SearchConfig(cycles, trials, steps, steps, min_keep=min_keep, strategy=strategy, without=without)
     train = TrainConfig(images=images, batch_size=batch_size, learning_rate=learning_rate, precision=precision, control=control)
     config = Config(seed, blocks, frame_bits, importance, align=align, device=device, search=search, train=train)
-    config = replace(config, activations=activations, calibrate_only=calibrate_only)
+    table = None if latency_table is None else str(latency_table)
+    train = replace(train, seconds=None if budget is None else budget.seconds)
+    config = replace(config, activations=activations, calibrate_only=calibrate_only, train=train)
+    config = replace(config, latency_batch=latency_batch, latency_table=table)
 
     from hirelc.inputs import DataOptions, read_inputs, task_name
     from hirelc.models import load_network
     from hirelc.pipeline import compress as run
     from hirelc.words import result_words
-    plain: Plain = False,
 
     say = _reporter(quiet, verbose, plain)
     network = load_network(model, weights, seed, task_name(model, task))
@@ -223,9 +260,8 @@ def compress(
     say.line(f"data: {splits.description}")
     for note in splits.notes:
         say.warn(note)
-    result = run(
-        network, splits.train, splits.validation, goal, out, test=splits.test, config=config, task=judged, reporter=say
-    )
+    given: dict[str, Any] = {"test": splits.test, "config": config, "task": judged, "reporter": say, "time": budget}
+    result = run(network, splits.train, splits.validation, goal, out, **given)
     flags = ([] if task is None else ["--task", task]) + options.flags()
     typer.echo(result_words(result, _evaluate_command(result.path, model, data, weights, seed, flags)))
 
@@ -331,6 +367,7 @@ def demo(
     only: Annotated[list[str] | None, typer.Option(help="residual-net or vision-transformer; else both")] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
+    plain: Plain = False,
     verbose: Verbose = False,
 ) -> None:
     """Trains two small networks on images of clothes, and compresses them. Needs no download.
@@ -360,9 +397,9 @@ def demo(
 
 cli_report.register(app)
 cli_deploy.register(app)
+cli_ablate.register(app)
 
 
-    plain: Plain = False,
 def _reporter(quiet: bool, verbose: bool, plain: bool) -> RichReporter:
     from hirelc.progress import LogToReporter, RichReporter, logger
 

@@ -24,6 +24,8 @@ class SearchConfig:
     """The hierarchical search.
 
     :param cycles: rounds of budgets, block policies, vote and rigorous measurement
+    :param trials: policies of a cycle that are measured before one of them is trained in full: the vote, and others that
+        promise improvement; 1 is the vote alone
     :param low_level_steps: environment steps per low-level agent and cycle
     :param high_level_steps: environment steps per high-level agent and cycle
     :param levels: how many levels the bits and keep actions have (the paper's 15)
@@ -34,6 +36,7 @@ class SearchConfig:
     """
 
     cycles: int = 4
+    trials: int = 4
     low_level_steps: int = 768
     high_level_steps: int = 768
     levels: int = 15
@@ -45,7 +48,7 @@ class SearchConfig:
     without: str | None = None
 
     def __post_init__(self) -> None:
-        _positive(self, "cycles", "low_level_steps", "high_level_steps", "surrogate_min_samples")
+        _positive(self, "cycles", "trials", "low_level_steps", "high_level_steps", "surrogate_min_samples")
         if self.levels < 2:
             raise RunError("SearchConfig.levels must be at least 2")
         if not 0 < self.min_keep <= 1:
@@ -62,7 +65,7 @@ class SearchConfig:
     @classmethod
     def short(cls) -> SearchConfig:
         """What `Config(calibrate_only=True)` searches with: a whole run is to take minutes."""
-        return cls(cycles=2, low_level_steps=192, high_level_steps=192)
+        return cls(cycles=2, trials=1, low_level_steps=192, high_level_steps=192)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class TrainConfig:
     """Fine-tuning, quantization-aware and distilled from the original.
 
     :param images: training samples (forward and backward) that search and final fine-tune may see together
+    :param seconds: wall time of the whole run; with it, `images` and the numbers of the search follow from the time
     :param search_share: share of `images` spent on the measurements of the search
     :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3
     :param final_rate: peak learning rate of the final fine-tune, as a factor; None goes by the number of samples:
@@ -82,6 +86,7 @@ class TrainConfig:
     """
 
     images: int = 240_000
+    seconds: float | None = None
     search_share: float = 0.3
     batch_size: int = 128
     learning_rate: float | None = None
@@ -98,7 +103,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "images", "batch_size", "temperature", "evaluations", "patience")
-        _positive(self, *(name for name in ("learning_rate", "final_rate") if getattr(self, name) is not None))
+        optional = ("learning_rate", "final_rate", "seconds")
+        _positive(self, *(name for name in optional if getattr(self, name) is not None))
         if not 0 < self.search_share < 1:
             raise RunError(f"TrainConfig.search_share must be between 0 and 1, not {self.search_share}")
         if not 0 <= self.distill_weight <= 1:
@@ -131,6 +137,8 @@ class Config:
     :param calibrate_only: no training: kernels are reconstructed, layer by layer, from calibration samples. A `search`
         that is left at its defaults is then `SearchConfig.short()`
     :param reconstruction_samples: training samples that this goes by
+    :param latency_batch: samples of a call whose latency a goal limits
+    :param latency_table: latency.json of another run of this network on this machine, to decide by that; None measures one
     """
 
     seed: int = 0
@@ -143,12 +151,14 @@ class Config:
     activations: str = "float"
     calibrate_only: bool = False
     reconstruction_samples: int = 256
+    latency_batch: int = 1
+    latency_table: str | None = None
     device: str = "cpu"
     search: SearchConfig = field(default_factory=SearchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "fisher_samples", "calibration_samples", "align", "reconstruction_samples")
+        _positive(self, "fisher_samples", "calibration_samples", "align", "reconstruction_samples", "latency_batch")
         if self.frame_bits is not None and not 2 <= self.frame_bits <= 8:
             raise RunError(f"Config.frame_bits must be from 2 to 8, not {self.frame_bits}")
         if self.activations not in ("float", "int8"):
@@ -157,6 +167,10 @@ class Config:
             raise RunError(f"unknown importance {self.importance!r}: use fisher or magnitude")
         if self.calibrate_only and self.search == SearchConfig():
             object.__setattr__(self, "search", SearchConfig.short())
+        if self.calibrate_only and self.train.seconds is not None:
+            raise RunError(
+                "a time budget plans the training, and with calibrate_only nothing is trained: leave one of them out"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {"version": CONFIG_VERSION, **asdict(self)}

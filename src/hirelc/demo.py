@@ -31,6 +31,7 @@ from hirelc.store import JOURNAL, atomic_write
 DEMO_NETWORKS: dict[str, Callable[[], nn.Module]] = {"residual-net": residual_net, "vision-transformer": vision_transformer}
 BASELINE_IMAGES = 64_000
 EVALUATIONS = 6  # of the final fine-tune: on the full validation split each takes seconds
+TRIALS = 2
 MINUTES = 12.0  # of the whole demo on two cores, with the default budget
 
 
@@ -142,7 +143,7 @@ def _demo_run(folder: Path, name: str, data: str, goal: Goal, budget: DemoBudget
     network = train_baseline(DEMO_NETWORKS[name], splits, seed=seed, progress=say, images=images, cache=weights, title=title)
     config = Config(
         seed=seed,
-        search=SearchConfig(cycles=budget.cycles, low_level_steps=budget.agent_steps, high_level_steps=budget.agent_steps),
+        search=SearchConfig(budget.cycles, TRIALS, budget.agent_steps, budget.agent_steps),
         train=TrainConfig(images=budget.images, evaluations=EVALUATIONS),
     )
     result = compress(

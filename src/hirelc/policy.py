@@ -18,6 +18,7 @@ from hirelc.errors import PolicyError
 POLICY_VERSION = 2
 MIN_BITS, MAX_BITS = 2, 8
 COARSEST = 16
+FIDELITIES = ("calibrated", "short", "full")
 
 
 class NumberType(StrEnum):
@@ -285,6 +286,7 @@ class Measurement:
     :param split: which split was measured ("search-validation" or "test")
     :param images_seen: training samples (forward and backward) that this measurement cost
     :param failure: why the candidate was rejected; None when it stands
+    :param fidelity: how much training went before: "calibrated" (none), "short", or "full"
     """
 
     size_bytes: int
@@ -297,8 +299,11 @@ class Measurement:
     latency_ms: float | None = None
     failure: str | None = None
     extra: Mapping[str, float] = field(default_factory=dict, hash=False)
+    fidelity: str = "full"
 
     def __post_init__(self) -> None:
+        if self.fidelity not in FIDELITIES:
+            raise PolicyError(f"unknown fidelity {self.fidelity!r}: use one of {', '.join(FIDELITIES)}")
         if self.split not in ("search-validation", "test"):
             raise PolicyError(f"unknown split {self.split!r}")
 

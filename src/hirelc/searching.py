@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from hirelc.batches import Batches
 from hirelc.candidates import Bench, Candidate
 from hirelc.checkpoints import save_candidate
-from hirelc.config import Config
+from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
 from hirelc.landscape import Landscape
 from hirelc.policy import Measurement
 from hirelc.precision import precision_of, precision_words
 from hirelc.preparing import check_enough, fisher_samples
 from hirelc.progress import Follower
+from hirelc.replaying import Recorded, Searched
 from hirelc.run import Run
 from hirelc.search.archive import Archive
 from hirelc.search.baselines import make_search
-from hirelc.search.problem import Proposal
+from hirelc.search.problem import Proposal, SearchStrategy
 
+LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
+SHORT = 0.3  # of a full measurement's training, for the short measurements of a cycle together
 
 
 def images_per_measurement(config: Config, train: Batches) -> int:
@@ -31,73 +35,169 @@ def images_per_measurement(config: Config, train: Batches) -> int:
     if config.calibrate_only:
         check_enough(config, train)
         return 0
-    measured = config.search.cycles + 1  # the first cycle measures the reference as well
-    each = int(config.train.searched - fisher_samples(config, train)) // measured
+    measured = full_measurements(config.search)
+    each = int((config.train.searched - fisher_samples(config, train)) / measured)
     if each < config.train.batch_size:
         raise RunError(
-            f"a training budget of {config.train.images} images leaves {max(each, 0)} for each of {measured} measurements, "
+            f"a training budget of {config.train.images} images leaves {max(each, 0)} for each of {measured:g} measurements, "
             f"less than one batch of {config.train.batch_size}: raise --images or lower --cycles"
         )
     return each
 
 
-def search(run: Run, bench: Bench, landscape: Landscape) -> tuple[Archive[Candidate], list[Measurement], float]:
+def full_measurements(settings: SearchConfig) -> float:
+    """What the measurements of a search cost together, in units of one with full training."""
+    short = SHORT if settings.strategy == "hirelc" and settings.trials > 1 else 0.0
+    return 1 + settings.cycles * (1 + short)  # the first cycle measures the reference as well
+
+
+def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
+    """Cycles of proposals and measurements, and the pick for the goal. What the journal holds is recalled, not repeated.
+
+    :raises RunError: every candidate failed, or a resumed search comes to other proposals than it did
+    """
     begun = time.monotonic()
     settings = run.config.search
-    archive: Archive[Candidate] = Archive()
-    measurements: list[Measurement] = []
-    images = images_per_measurement(run.config, run.train)
-    limit = run.goal.byte_limit(run.spec.original_bytes)
     follower = Follower()
     with run.say.stage("preparing the search"):
         strategy = make_search(landscape, run.goal, settings, run.config.seed, follower)
+    loop = _Loop(run, bench, landscape, strategy)
     for cycle in range(settings.cycles):
+        if loop.late(cycle):
+            break
         with run.say.stage(f"cycle {cycle + 1}/{settings.cycles}: agents", 1.0) as stage:
             follower.follow(stage)
             proposals = strategy.propose(cycle)
         for proposal in proposals:
-            expected = landscape.file_bytes(proposal.choices)
-            # a goal far below what the policy can reach would only ruin the candidate
-            target = expected if limit is None else max(limit, round(HOPELESS * expected))
-            measurement, candidate = _measure(run, bench, proposal, target, images, len(measurements))
-            measurements.append(measurement)
-            learned = strategy.observe(proposal, measurement)
-            if candidate is not None:
-                archive.add(candidate.policy, measurement, candidate)
-            run.directory.journal(
-                "measurement",
-                cycle=cycle,
-                origin=proposal.origin,
-                policy=proposal.policy,
-                measurement=measurement,
-                target_bytes=target,
-                expected_bytes=expected,
-                trained=None if candidate is None else candidate.trained,
-                decisions=proposal.record,
-                learned=learned,
-            )
-            _say_measurement(run, cycle, proposal, measurement, bench.spec.original_bytes)
-    if not archive.entries:
+            if not proposal.trial and not loop.late(cycle):
+                loop.measure(cycle, proposal, loop.images)
+        if not loop.late(cycle):
+            loop.climb(cycle, [proposal for proposal in proposals if proposal.trial])
+    if not any(m.failure is None and m.fidelity == "full" for m in loop.measurements):
         raise RunError(
             "every candidate failed; the first reason: "
-            + next((m.failure for m in measurements if m.failure), "the search proposed nothing")
+            + next((m.failure for m in loop.measurements if m.failure), "the search proposed nothing")
         )
-    return archive, measurements, time.monotonic() - begun
+    return loop.ended(time.monotonic() - begun)
 
 
-def _measure(
-    run: Run, bench: Bench, proposal: Proposal, target_bytes: int, images: int, index: int
-) -> tuple[Measurement, Candidate | None]:
-    with run.say.stage(f"measuring candidate {index + 1}", images or None) as stage:
-        name = f"candidate-{index}"
-        measurement, candidate = bench.measure(proposal.policy, target_bytes, images, name, stage.advance)
-    if candidate is not None:
-        save_candidate(run.directory, index, candidate)
-    return measurement, candidate
+class _Loop:
+    """Measures what a strategy proposes, tells it, archives and journals."""
+
+    def __init__(self, run: Run, bench: Bench, landscape: Landscape, strategy: SearchStrategy) -> None:
+        self.run, self.bench, self.landscape, self.strategy = run, bench, landscape, strategy
+        self.archive: Archive[Candidate] = Archive()
+        self.measurements: list[Measurement] = []
+        self.images = images_per_measurement(run.config, run.train)
+        self.recorded, self.recalled = Recorded(run), list[int]()
+        self._late = False
+
+    def late(self, cycle: int) -> bool:
+        """Whether the time left is needed for the final fine-tune: what is not measured yet is skipped then."""
+        pace = self.run.pace
+        if self.recorded.holds(len(self.measurements)):
+            return False
+        measured = sum(m.fidelity == "full" for m in self.measurements)
+        if pace is None or measured < LEAST_MEASURED or pace.fits(self.images):
+            return False
+        if not self._late:
+            self._late = True
+            self.run.directory.journal_once("time_skip", cycle=cycle, left=pace.budget.left, measured=len(self.measurements))
+            self.run.say.line(f"cycle {cycle + 1}: no time for more candidates, {pace.budget.left:.0f} s are left")
+        return True
+
+    def ended(self, seconds: float) -> Searched:
+        """Picks and journals.
+
+        :param seconds: of this process; what was recalled is added
+        """
+        seconds += sum(self.measurements[i].seconds for i in self.recalled)
+        pick = self.archive.pick(self.run.goal, self.run.spec.original_bytes)
+        index = next(i for i, measurement in enumerate(self.measurements) if measurement is pick.entry.measurement)
+        self.run.directory.journal_once(
+            "pick",
+            policy=pick.entry.policy.digest,
+            measurement=pick.entry.measurement,
+            candidate=index,
+            search_seconds=seconds,
+        )
+        return Searched(pick.entry.payload, self.measurements, seconds)
+
+    def climb(self, cycle: int, trials: list[Proposal]) -> None:
+        """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full."""
+        if self.images == 0:  # nothing is trained: one measurement says all
+            for proposal in trials:
+                self.measure(cycle, proposal, 0)
+            return
+        standing: list[tuple[Proposal, Candidate | None]] = [(proposal, None) for proposal in trials]
+        short = max(self.run.config.train.batch_size, round(SHORT * self.images / 2))
+        if len(standing) > 2:
+            standing = self._best(cycle, standing, 0, "calibrated")[: (len(standing) + 1) // 2]
+        if len(standing) > 1:
+            standing = self._best(cycle, standing, short, "short")
+        for proposal, start in standing[:1]:
+            self.measure(cycle, proposal, self.images, start=start)
+
+    def _best(
+        self, cycle: int, standing: list[tuple[Proposal, Candidate | None]], images: int, fidelity: str
+    ) -> list[tuple[Proposal, Candidate | None]]:
+        """Those that did not fail, the least drop first."""
+        found = []
+        for proposal, start in standing:
+            measurement, candidate = self.measure(cycle, proposal, images, fidelity, start)
+            if candidate is not None:
+                found.append((measurement.drop_points, len(found), proposal, candidate))
+        return [(proposal, candidate) for _, _, proposal, candidate in sorted(found, key=lambda entry: entry[:2])]
+
+    def measure(
+        self, cycle: int, proposal: Proposal, images: int, fidelity: str = "full", start: Candidate | None = None
+    ) -> tuple[Measurement, Candidate | None]:
+        expected = self.landscape.file_bytes(proposal.choices)
+        limit = self.run.goal.byte_limit(self.run.spec.original_bytes)
+        # a goal far below what the policy can reach would only ruin the candidate
+        target = expected if limit is None else max(limit, round(HOPELESS * expected))
+        index = len(self.measurements)
+        with self.run.say.stage(f"measuring candidate {index + 1}", images or None) as stage:
+            recalled = self.recorded.recall(self.bench, index, proposal.policy, target)
+            measurement, candidate = recalled or self.bench.measure(
+                proposal.policy, target, images, f"candidate-{index}", stage.advance, fidelity=fidelity, start=start
+            )
+        if recalled is not None:
+            self.recalled.append(index)
+        elif candidate is not None:
+            save_candidate(self.run.directory, index, candidate)
+        if self.landscape.latency is not None:
+            measurement = replace(measurement, latency_ms=self.landscape.latency_ms(proposal.choices))
+        if self.run.pace is not None:
+            self.run.pace.observe(images, measurement.seconds)
+        self.measurements.append(measurement)
+        learned = self.strategy.observe(proposal, measurement)
+        if candidate is not None:
+            self.archive.add(candidate.policy, measurement, candidate)
+        if self.recorded.holds(index):
+            self.recorded.check(index, measurement)
+            self.run.say.detail(f"candidate {index + 1}: {'recalled' if recalled else 'repeated'}")
+            return measurement, candidate
+        self.run.directory.journal(
+            "measurement",
+            cycle=cycle,
+            origin=proposal.origin,
+            policy=proposal.policy,
+            measurement=measurement,
+            target_bytes=target,
+            expected_bytes=expected,
+            trained=None if candidate is None else candidate.trained,
+            decisions=proposal.record,
+            learned=learned,
+            bench=self.bench.memory,
+        )
+        _say_measurement(self.run, cycle, proposal, measurement, self.run.spec.original_bytes)
+        return measurement, candidate
 
 
 def _say_measurement(run: Run, cycle: int, proposal: Proposal, m: Measurement, original: int) -> None:
-    head = f"cycle {cycle + 1} ({proposal.origin}): "
+    how = "" if m.fidelity == "full" else f", {m.fidelity}"
+    head = f"cycle {cycle + 1} ({proposal.origin}{how}): "
     if m.failure is not None:
         run.say.warn(f"{head}candidate rejected: {m.failure}")
         return

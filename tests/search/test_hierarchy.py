@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hirelc.policy import Goal, Measurement
 from hirelc.search.hierarchy import HierarchicalSearch
 from search.fake import FakeProblem
 
-SMALL = SearchConfig(cycles=2, low_level_steps=128, high_level_steps=128)
+SMALL = SearchConfig(cycles=2, trials=1, low_level_steps=128, high_level_steps=128)
 TESTS = Path(__file__).parents[1]
 
 SCRIPT = """
@@ -23,7 +24,7 @@ from hirelc.config import SearchConfig
 from hirelc.policy import Goal
 from hirelc.search.hierarchy import HierarchicalSearch
 problem = FakeProblem(2)
-search = HierarchicalSearch(problem, Goal(ratio=20), SearchConfig(cycles=2, low_level_steps=64, high_level_steps=64), 3)
+search = HierarchicalSearch(problem, Goal(ratio=20), SearchConfig(cycles=2, trials=2, low_level_steps=64, high_level_steps=64), 3)
 for cycle in range(2):
     for proposal in search.propose(cycle):
         search.observe(proposal, problem.measure(proposal.choices))
@@ -39,7 +40,7 @@ def spawned(hash_seed: str) -> list[str]:
 
 def test_two_processes_propose_the_same() -> None:
     first = spawned("1")
-    assert len(first) == 3 and first == spawned("2")
+    assert len(first) == 5 and first == spawned("2")
 
 
 def test_a_search_beats_random_and_records_how() -> None:
@@ -63,6 +64,28 @@ def test_a_search_beats_random_and_records_how() -> None:
     (last,) = search.propose(1)
     assert last.record is not None and last.record["exploring"] is False
     assert last.record["low_level_vote_weights"] != [pytest.approx(1 / 3)] * 3
+
+
+def test_trials_of_a_cycle_are_new_policies_within_the_limit_that_promise_most() -> None:
+    problem = FakeProblem()
+    search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), replace(SMALL, trials=4), 0)
+    reference, *trials = search.propose(0)
+    assert not reference.trial and all(proposal.trial for proposal in trials)
+    assert [proposal.origin for proposal in trials][0] == "vote" and len(trials) == 4
+    assert {proposal.origin for proposal in trials[1:]} <= {"member", "variation"}
+    assert len({proposal.policy for proposal in (reference, *trials)}) == 5
+    gains = [proposal.record["expected_improvement"] for proposal in trials[1:] if proposal.record]
+    assert gains == sorted(gains, reverse=True) and len(gains) == 3
+    assert max(problem.file_bytes(proposal.choices) for proposal in trials) <= problem.original_bytes / 20
+
+
+def test_a_trial_with_little_training_says_nothing_about_full_training() -> None:
+    problem = FakeProblem(2)
+    search = HierarchicalSearch(problem, Goal(ratio=20), replace(SMALL, trials=2), 0)
+    _, vote, _ = search.propose(0)
+    calibrated = replace(problem.measure(vote.choices), fidelity="calibrated")
+    assert search.observe(vote, calibrated)["measured_drop"] == calibrated.drop_points
+    assert search._surrogate.record()["samples"] == 0 and search._feedback is None
 
 
 def test_feedback_changes_what_the_high_level_sees() -> None:

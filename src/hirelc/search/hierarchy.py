@@ -26,6 +26,7 @@ from hirelc.search.environments import (
     NetworkScene,
 )
 from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, fit_to_bytes, rate_curve, reference
+from hirelc.search.improvement import expected_improvement
 from hirelc.search.problem import Problem, Proposal
 from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
 from hirelc.search.surrogate import Surrogate, distortion_of, network_features
@@ -48,6 +49,7 @@ Progress = Callable[[str, float], None]
 DEFAULT_MAX_DROP = 1.0  # points; the paper's "full marks under 1 point", where the goal sets no limit
 _LEAST_SHARE = 1e-3
 _VARIATIONS = 16
+_REDRAWN = 3  # kernels at most, in a variation that competes with the vote
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class HierarchicalSearch:
         self._reference = reference(problem, self._target.bytes, self._bounds)
         self._incumbent = self._reference.choices
         self._feedback: Feedback | None = None
+        self._least_drop = np.inf
         self._proposed: set[Policy] = set()
         self._ballots: dict[Policy, _Ballot] = {}
         members = 1 if config.without == "ensemble" else len(LOW_LEVEL_WEIGHTS)
@@ -126,7 +129,7 @@ class HierarchicalSearch:
         proposals = [self._reference_proposal()] if cycle == 0 else []
         deterministic = cycle >= self._config.cycles // 2
         budgets, high_record, high_drops, high_sizes = self._decide_budgets(cycle, deterministic)
-        voted, low_record, low_drops, low_sizes = self._decide_blocks(budgets, deterministic)
+        voted, low_record, wishes = self._decide_blocks(budgets, deterministic)
         found = self._fit_unseen(voted, budgets, cycle)
         if found is None:
             logger.warning("cycle %d: no policy is left that was not proposed before", cycle)
@@ -135,6 +138,7 @@ class HierarchicalSearch:
         policy = self._problem.policy(fit.choices)
         self._proposed.add(policy)
         self._incumbent = fit.choices
+        low_drops, low_sizes = [*map(self._predict, wishes)], [float(self._problem.file_bytes(wish)) for wish in wishes]
         self._ballots[policy] = _Ballot(low_drops, low_sizes, high_drops, high_sizes)
         predicted = self._predict(fit.choices)
         record = {
@@ -149,8 +153,35 @@ class HierarchicalSearch:
             "predicted_drop": predicted,
             "surrogate": self._surrogate.record(),
         }
-        proposals.append(Proposal(policy, fit.choices, "vote", predicted, budgets, record))
-        return proposals
+        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if self._config.trials > 1 else []
+        proposals.append(Proposal(policy, fit.choices, "vote", predicted, budgets, record, trial=bool(rivals)))
+        return [*proposals, *rivals]
+
+    def _rivals(
+        self, wishes: Sequence[Sequence[Choices]], voted: Sequence[Choices], budgets: Sequence[Budget], cycle: int
+    ) -> list[Proposal]:
+        """Policies that the vote has to beat in this cycle: those of the members' own wishes and of the vote's variations
+        that promise most improvement on what was measured so far."""
+        generator = np.random.default_rng(stream_seed(self._seed, "rivals", cycle))
+        bounds = [self._bounds.within(budget) for budget in budgets]
+        pool = [("member", self._fit(wish, bounds)) for wish in wishes]
+        for redrawn in range(1, _REDRAWN + 1):
+            pool += [
+                ("variation", self._fit(self._varied(voted, redrawn, bounds, generator), bounds)) for _ in range(_VARIATIONS)
+            ]
+        policies = {self._problem.policy(fit.choices): (origin, fit) for origin, fit in reversed(pool) if fit.fits}
+        ranked = []
+        for policy, (origin, fit) in policies.items():
+            if policy not in self._proposed:
+                drop, doubt = self._surrogate.uncertain(network_features(self._problem, fit.choices))
+                gain = expected_improvement(self._least_drop, drop, doubt)
+                ranked.append(
+                    (gain, Proposal(policy, fit.choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
+                )
+        ranked.sort(key=lambda entry: -entry[0])
+        chosen = [proposal for _, proposal in ranked[: self._config.trials - 1]]
+        self._proposed |= {proposal.policy for proposal in chosen}
+        return chosen
 
     def _reference_proposal(self) -> Proposal:
         fit = self._reference
@@ -207,8 +238,9 @@ class HierarchicalSearch:
 
     def _decide_blocks(
         self, budgets: Sequence[Budget], deterministic: bool
-    ) -> tuple[list[Choices], list[dict[str, Any]], list[float], list[float]]:
-        """Trains every block's ensemble in its budget; the fitted votes, the record, each wish's drop and size."""
+    ) -> tuple[list[Choices], list[dict[str, Any]], list[tuple[Choices, ...]]]:
+        """Trains every block's ensemble in its budget; the fitted votes, the record, and what was wished for the whole
+        network: by the vote, and by each member."""
         voted: list[Choices] = []
         wishes: list[list[Choices]] = []
         record: list[dict[str, Any]] = []
@@ -237,9 +269,7 @@ class HierarchicalSearch:
         if not any(scene.drop_spread > 0 for scene in self._scenes):
             raise RunError("the accuracy reward carries no signal: every action of every block predicts the same drop")
         logger.info("blocks: %s", summary(reports))
-        policies = list(zip(*wishes, strict=True))
-        sizes = [float(self._problem.file_bytes(policy)) for policy in policies]
-        return voted, record, [self._predict(policy) for policy in policies], sizes
+        return voted, record, list(zip(*wishes, strict=True))
 
     def _vote(self, actions: Sequence[Action]) -> Action:
         """Precision and keep levels by weighted mean, number type and granularity by weighted majority."""
@@ -262,21 +292,25 @@ class HierarchicalSearch:
         """
         generator = np.random.default_rng(stream_seed(self._seed, "redraw", cycle))
         bounds = [self._bounds.within(budget) for budget in budgets]
-        places = [(block, kernel) for block, decided in enumerate(voted) for kernel in range(len(decided))]
         fit = self._fit(voted, bounds)
         if self._problem.policy(fit.choices) not in self._proposed:
             return fit, 0
-        for redrawn in range(1, len(places) + 1):
-            variations = []
-            for _ in range(_VARIATIONS):
-                choices = [list(decided) for decided in voted]
-                for block, kernel in generator.permutation(places)[:redrawn].tolist():
-                    choices[block][kernel] = random_choices(self._problem.blocks[block], bounds[block], generator)[kernel]
-                variations.append(self._fit(choices, bounds))
+        for redrawn in range(1, sum(map(len, voted)) + 1):
+            variations = [self._fit(self._varied(voted, redrawn, bounds, generator), bounds) for _ in range(_VARIATIONS)]
             unseen = [fit for fit in variations if self._problem.policy(fit.choices) not in self._proposed]
             if unseen:
                 return min(unseen, key=lambda fit: (not fit.fits, self._predict(fit.choices))), redrawn
         return None
+
+    def _varied(
+        self, choices: Sequence[Choices], redrawn: int, bounds: Sequence[Bounds], generator: np.random.Generator
+    ) -> list[list[Choice]]:
+        """The choices with some kernels decided at random."""
+        varied = [list(decided) for decided in choices]
+        places = [(block, kernel) for block, decided in enumerate(choices) for kernel in range(len(decided))]
+        for block, kernel in generator.permutation(places)[:redrawn].tolist():
+            varied[block][kernel] = random_choices(self._problem.blocks[block], bounds[block], generator)[kernel]
+        return varied
 
     def _fit(self, choices: Sequence[Sequence[Choice]], bounds: Sequence[Bounds]) -> Fit:
         fit = fit_to_bytes(self._problem, choices, self._target.bytes, bounds)
@@ -297,6 +331,9 @@ class HierarchicalSearch:
         if measurement.failure is not None:
             return {"predicted_drop": proposal.predicted_drop, "measured_drop": None, "failure": measurement.failure}
         drop, target = measurement.drop_points, self._target.bytes
+        if measurement.fidelity != "full":  # what full training would have recovered is not known
+            return {"predicted_drop": proposal.predicted_drop, "measured_drop": drop}
+        self._least_drop = min(self._least_drop, drop)
         self._target.observe(measurement.size_bytes, drop)
         miss = severity(drop, self._allowed)
         self._feedback = Feedback(drop, measurement.size_bytes / target, miss, self._fractions(proposal.choices))

@@ -100,6 +100,7 @@ class Proposal:
     :param choices: one choice per kernel, per block
     :param origin: who proposed it ("vote", "reference", "random", "uniform")
     :param record: journal entries (votes, rewards, predictions), JSON-ready
+    :param trial: the trials of a cycle are first measured with little training; only the best of them is measured in full
     """
 
     policy: Policy
@@ -108,6 +109,7 @@ class Proposal:
     predicted_drop: float | None
     budgets: tuple[Budget, ...] = ()
     record: Mapping[str, Any] | None = None
+    trial: bool = False
 
 
 class SearchStrategy(Protocol):

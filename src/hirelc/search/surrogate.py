@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 
 FEATURES = ("log10_distortion", "log2_size", "precision", "keep", "float", "uniform", "log", "learned")
 _LEAST_DISTORTION = 1e-9
+DOUBT = 1.0  # points by which the cold-start law may be wrong before anything was measured
 
 
 class DropModel(Protocol):
@@ -216,6 +217,14 @@ class Surrogate:
         if self._networks is None or not self.in_use:
             return law
         return law + float(self._networks((features - self._centre) / self._spread).mean())
+
+    def uncertain(self, features: Floats) -> tuple[float, float]:
+        """Predicted drop and its standard deviation, both in points."""
+        doubt = self._errors.get("leave_one_out_error" if self.in_use else "cold_start_error", DOUBT)
+        spread = 0.0
+        if self._networks is not None and self.in_use:
+            spread = float(self._networks((features - self._centre) / self._spread).std())
+        return self.predict(features), max(float(np.hypot(spread, doubt)), 1e-3)
 
     def observe(self, features: Floats, drop_points: float, predicted: float | None) -> dict[str, Any]:
         """Adds a measurement, retrains, and returns the record to journal.
