@@ -141,7 +141,12 @@ ENTRIES = (
         slow=True,
     ),
     Entry(
-        "hf-efficientnet", _hf("EfficientNetConfig", "EfficientNetForImageClassification", **EFFICIENT), _larger, 8, slow=True
+        "hf-efficientnet",
+        _hf("EfficientNetConfig", "EfficientNetForImageClassification", **EFFICIENT),
+        _larger,
+        8,
+        SQUEEZED,
+        slow=True,
     ),
     Entry("hf-convnext", _hf("ConvNextConfig", "ConvNextForImageClassification", **CONVNEXT), _pixels, 4, CNX, slow=True),
     Entry("hf-llama", _hf("LlamaConfig", "LlamaForCausalLM", num_key_value_heads=2, **BERT, **TEXT), tokens(), 2, HF_LLAMA),

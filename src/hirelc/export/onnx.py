@@ -144,7 +144,7 @@ def export_onnx(
     >>> exported = hirelc.export_onnx(
     ...     "runs/mine/model.hirelc", make_net, "net.onnx", example=torch.randn(8, 8), settings=settings
     ... )
-    >>> exported.path.name, exported.parity.agreement
+    >>> exported.path, exported.parity.agreement
     ('net.onnx', 100.0)
 
     :param factory: builds the original network
