@@ -17,11 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 import hirelc
+from hirelc.common_benchmark import benchmark_network
 from hirelc.data import load_data
-from protocol import FACTORIES, commit, factory_of
+from protocol import NETWORKS, commit
 
 HERE = Path(__file__).parent
 TRAIN_LIMIT = 6_000  # protocol A's data; a few hundred of them are used
@@ -66,7 +66,7 @@ def row_of(result, network, seed, policy, bits, seconds, cpu_seconds):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, required=True, help="folder with networks.py and the weights")
-    parser.add_argument("--network", choices=sorted(FACTORIES), required=True)
+    parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--bits", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/calibrate"))
@@ -74,8 +74,7 @@ def main() -> None:
     args = parser.parse_args()
     uniform = hirelc.SearchConfig(cycles=1, strategy="uniform", min_bits=args.bits, max_bits=args.bits, min_keep=1.0)
     for seed in args.seed:
-        network = factory_of(args.bench, args.network)()
-        network.load_state_dict(load_file(args.bench / f"{args.network}.safetensors"))
+        network = benchmark_network(args.bench, args.network)
         size = None
         for policy, search in (("uniform", uniform), ("searched", hirelc.SearchConfig.short())):
             splits = load_data("fashion-mnist", batch_size=128, train_limit=TRAIN_LIMIT, seed=seed)

@@ -30,14 +30,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import hirelc
 from hirelc.artifact.container import pack, read, write
+from hirelc.common_benchmark import benchmark_network
 from hirelc.compression.apply import apply
 from hirelc.compression.rest import CodedTensor
-from protocol import FACTORIES, commit, factory_of
+from protocol import NETWORKS, commit
 
 HERE = Path(__file__).parent
 UNIFORM_BITS = (8, 4, 3, 2)
@@ -74,9 +74,8 @@ def compressed(network: nn.Module, inputs: torch.Tensor, bits: int) -> Any:
 
 
 def bench_files(bench: Path, folder: Path) -> Iterator[Path]:
-    for name in FACTORIES:
-        network = factory_of(bench, name)()
-        network.load_state_dict(load_file(bench / f"{name}.safetensors"))
+    for name in NETWORKS:
+        network = benchmark_network(bench, name)
         for bits in UNIFORM_BITS:
             path = folder / f"{name}-{bits}bit.hirelc"
             path.write_bytes(pack(compressed(network, torch.randn(2, 1, 28, 28), bits)))

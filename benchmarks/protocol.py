@@ -3,14 +3,13 @@
     python benchmarks/protocol.py --bench ../shared/bench --network vit --protocol A --ratio 10.2 --seed 0
 
 Protocol A fine-tunes on 6,000 images and sees at most 240,000; protocol B on 55,000 and sees at most 1,100,000.
-The test split is read once per number, after the search. `--strategy uniform` or `random` runs a rival under the
-same budget, measure and final fine-tune.
+The test split is read once per number, after the search. `--strategy` runs a rival under the same budget, measure and
+final fine-tune, `--without` the method with one part off; `hirelc ablate` compares all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import platform
 import subprocess
@@ -18,22 +17,15 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 import hirelc
 from hirelc.artifact.container import VERSION
+from hirelc.common_benchmark import benchmark_network
 from hirelc.data import load_data
 
 PROTOCOLS = {"A": (6_000, 240_000), "B": (55_000, 1_100_000)}
-FACTORIES = {"resnet20": "ResNet20", "vit": "ViT"}
+NETWORKS = ("resnet20", "vit")
 HERE = Path(__file__).parent
-
-
-def factory_of(bench: Path, network: str):
-    spec = importlib.util.spec_from_file_location("bench_networks", bench / "networks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, FACTORIES[network])
 
 
 def commit() -> str:
@@ -44,12 +36,13 @@ def commit() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, required=True, help="folder with networks.py and the weights")
-    parser.add_argument("--network", choices=sorted(FACTORIES), required=True)
+    parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="A")
     parser.add_argument("--ratio", type=float, required=True)
     parser.add_argument("--max-drop", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--strategy", default="hirelc")
+    parser.add_argument("--without", help="a part of hirelc to switch off")
     parser.add_argument("--images", type=int, help="a smaller training budget than the protocol's")
     parser.add_argument("--no-rate-term", action="store_true", help="what the rate term is worth: the same run without")
     parser.add_argument("--no-control", action="store_true")
@@ -59,13 +52,11 @@ def main() -> None:
 
     limit, images = PROTOCOLS[args.protocol]
     images = min(images, args.images or images)
-    factory = factory_of(args.bench, args.network)
-    network = factory()
-    network.load_state_dict(load_file(args.bench / f"{args.network}.safetensors"))
+    network = benchmark_network(args.bench, args.network)
     splits = load_data("fashion-mnist", batch_size=128, train_limit=limit, seed=args.seed)
     config = hirelc.Config(
         seed=args.seed,
-        search=hirelc.SearchConfig(strategy=args.strategy),
+        search=hirelc.SearchConfig(strategy=args.strategy, without=args.without),
         train=hirelc.TrainConfig(images=images, control=not args.no_control, rate_term=not args.no_rate_term),
     )
     name = f"{args.network}-{args.protocol}-{args.strategy}-{args.ratio:g}x-seed{args.seed}-{time.strftime('%H%M%S')}"
@@ -84,7 +75,7 @@ def main() -> None:
         "format": VERSION,
         "network": args.network,
         "protocol": args.protocol,
-        "strategy": args.strategy,
+        "strategy": args.strategy if args.without is None else f"without-{args.without}",
         "rate_term": not args.no_rate_term,
         "goal_ratio": args.ratio,
         "seed": args.seed,

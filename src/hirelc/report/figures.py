@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hirelc.errors import RunError
+from hirelc.report.charts.chart import Chart
 from hirelc.report.content import content
 from hirelc.report.extra import converter, vega_lite_version
 from hirelc.report.reading import read_run
@@ -25,8 +27,15 @@ def write_figures(folder: str | Path, out: str | Path) -> list[Path]:
     charts = content(read_run(folder), datetime.now(UTC)).charts
     if not charts:
         raise RunError(f"{folder}: nothing has been measured yet, so there is no figure to draw")
+    return draw(charts, Path(out))
+
+
+def draw(charts: Sequence[Chart], target: Path) -> list[Path]:
+    """Draws every view of charts as NAME.svg and NAME.png into a folder, which is made if need be.
+
+    :raises RunError: the extra `report` is not installed, or the folder cannot be written
+    """
     library, version = converter(), vega_lite_version()
-    target = Path(out)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
