@@ -18,6 +18,8 @@ class Row:
     :param test: accuracy on the test split, read once; None without one
     :param parameters: numbers stored
     :param seconds: wall time of making it
+    :param latency_ms: of a call, where the goal limits it; measured in turns with the other networks
+    :param predicted_ms: what the latency table says of it
     """
 
     name: str
@@ -28,6 +30,8 @@ class Row:
     macs: int
     parameters: int
     seconds: float
+    latency_ms: float | None = None
+    predicted_ms: float | None = None
 
 
 @dataclass(frozen=True)

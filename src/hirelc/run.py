@@ -13,6 +13,7 @@ from hirelc.policy import Goal
 from hirelc.progress import Reporter
 from hirelc.store import RunDirectory
 from hirelc.task import Task
+from hirelc.timing import Pace
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Run:
 
     :param model: a float32 copy of the given network, never changed
     :param test: opened at the very end
+    :param pace: where the time is limited, once it has been planned
     """
 
     model: nn.Module
@@ -33,3 +35,4 @@ class Run:
     task: Task
     directory: RunDirectory
     say: Reporter
+    pace: Pace | None = None

@@ -50,7 +50,14 @@ def duration(seconds: float) -> str:
 
 def result_table(result: Result) -> str:
     """Original, control and compressed, side by side."""
-    return table(HEADINGS, [_cells(row) for row in result.rows])
+    timed = any(row.latency_ms is not None for row in result.rows)
+    headings = (*HEADINGS, "ms a call", "predicted") if timed else HEADINGS
+    return table(headings, [_cells(row) + (_latency(row) if timed else ()) for row in result.rows])
+
+
+def _latency(row: Row) -> tuple[str, ...]:
+    """What was measured at the end, and what the table says: of the original, when the table was made."""
+    return tuple("-" if value is None else f"{value:.3f}" for value in (row.latency_ms, row.predicted_ms))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -96,6 +103,10 @@ def goal_words(goal: Goal) -> str:
         parts.append(f"at least {goal.ratio:g}x smaller")
     if goal.max_bytes is not None:
         parts.append(f"at most {goal.max_bytes:,} bytes")
+    if goal.max_macs is not None:
+        parts.append(f"at most {count(goal.max_macs)} MACs")
+    if goal.max_latency_ms is not None:
+        parts.append(f"at most {goal.max_latency_ms:g} ms a call")
     if goal.max_drop is not None:
         parts.append(f"at most {goal.max_drop:g} points lost")
     return ", ".join(parts)

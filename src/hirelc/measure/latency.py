@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hirelc.batches import map_inputs
-from hirelc.errors import FormatError
+from hirelc.errors import RunError
 from hirelc.layout import slim_kernel_shape
 from hirelc.network.calling import call, first_tensor
 from hirelc.network.kernels import CONVOLUTIONS, TRANSPOSED
@@ -123,11 +123,11 @@ class LatencyTable:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencyTable:
         """
-        :raises FormatError: the JSON is no latency table of this version
+        :raises RunError: the JSON is no latency table of this version
         """
         values = dict(data)
         if values.pop("version", None) != TABLE_VERSION:
-            raise FormatError(f"not a version {TABLE_VERSION} latency table: remove it to measure a new one")
+            raise RunError(f"not a version {TABLE_VERSION} latency table: remove it to measure a new one")
         try:
             kernels = {
                 name: KernelTimes(tuple(v["dims"]), tuple(map(tuple, v["sizes"])), tuple(v["milliseconds"]))
@@ -135,19 +135,19 @@ class LatencyTable:
             }
             return cls(**values, kernels=kernels)
         except (KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"a damaged latency table ({error}): remove it to measure a new one") from None
+            raise RunError(f"a damaged latency table ({error}): remove it to measure a new one") from None
 
     @classmethod
     def loads(cls, text: str) -> LatencyTable:
         """
-        :raises FormatError: the text is no latency table
+        :raises RunError: the text is no latency table
         """
         try:
             data = json.loads(text)
         except ValueError:
             data = None
         if not isinstance(data, dict):
-            raise FormatError("a latency table that is no JSON: remove it to measure a new one")
+            raise RunError("a latency table that is no JSON: remove it to measure a new one")
         return cls.from_json(data)
 
 
@@ -174,6 +174,11 @@ def median_ms(run: Callable[[], Any], clock: Clock = time.perf_counter) -> float
         run()
         taken.append(clock() - begun)
     return 1000 * float(np.median(taken))
+
+
+def torch_words() -> str:
+    """What the times of `TorchKernels` and `networks_ms` are of."""
+    return f"PyTorch {torch.__version__.partition('+')[0]} in float32"
 
 
 class OneThread:

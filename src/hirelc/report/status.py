@@ -10,7 +10,7 @@ from typing import Any
 
 from hirelc.report.outlook import UnderWay, ends_cycle, seconds_left
 from hirelc.report.reading import Json, Run, moment, read_run
-from hirelc.report.steps import Step, best_so_far, byte_limit, steps
+from hirelc.report.steps import Step, best_so_far, exceeded, picked, steps
 from hirelc.report.timing import State, seconds_spent, state
 from hirelc.report.words import about, duration, goal_words
 from hirelc.store import in_use
@@ -140,20 +140,23 @@ def _best(run: Run, measured: Sequence[Step]) -> Json | None:
     if final:
         lost = None if run.baseline is None else run.baseline - final["accuracy"]
         found: Json = {"what": "the final file", "size_bytes": final["size_bytes"], "drop_points": lost}
+        chosen = picked(run, measured)  # the fine-tune takes no channels away
+        found |= {"macs": chosen.macs, "latency_ms": chosen.measurement.get("latency_ms")} if chosen is not None else {}
     else:
         step = best_so_far(run, measured)
         if step is None:
             return None
         found = {"what": f"candidate {step.number + 1} of cycle {step.cycle}", "size_bytes": step.size_bytes}
         found["drop_points"] = step.drop
+        found |= {"macs": step.macs, "latency_ms": step.measurement.get("latency_ms")}
     found["ratio"] = original / found["size_bytes"] if original else None
     found["within_goal"] = _within(run, found)
     return found
 
 
 def _within(run: Run, found: Json) -> bool:
-    limit, most = byte_limit(run.goal, run.original_bytes), run.goal.get("max_drop")
-    small = limit is None or found["size_bytes"] <= limit
+    most = run.goal.get("max_drop")
+    small = not exceeded(run.goal, run.original_bytes, found)
     return small and (most is None or (found["drop_points"] is not None and found["drop_points"] <= most))
 
 
@@ -199,13 +202,13 @@ def _best_words(best: Json) -> str:
     return f"{ratio}{best['size_bytes']:,} bytes{lost} ({best['what']}): {goal}"
 
 
-def _quiet_words(found: Status) -> str:
-    if found.quiet_seconds is None or found.state is State.FINISHED:
-        return ""
 def _left_words(found: Status) -> str:
     return "" if found.left_seconds is None else f", about {about(found.left_seconds)} left"
 
 
+def _quiet_words(found: Status) -> str:
+    if found.quiet_seconds is None or found.state is State.FINISHED:
+        return ""
     words = f"; the last event was {duration(found.quiet_seconds)} ago"
     if found.state is State.SILENT:
         words += ", longer than anything before: the run may have died"

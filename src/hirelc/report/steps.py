@@ -96,15 +96,28 @@ def best_so_far(run: Run, measured: Sequence[Step]) -> Step | None:
     goal, original = run.goal, run.original_bytes
     limit = byte_limit(goal, original)
 
-    def rank(step: Step) -> tuple[bool, float, int]:
-        return limit is not None and step.size_bytes > limit, step.drop, step.size_bytes
+    def rank(step: Step) -> tuple[int, float, int]:
+        return len(exceeded(goal, original, step.measurement)), step.drop, step.size_bytes
 
     standing = [step for step in measured if step.failure is None]
     if goal.get("max_drop") is not None and limit is None:
         # only the accuracy is limited: the smallest file that keeps it
-        kept = [step for step in standing if step.drop <= goal["max_drop"]]
+        kept = [s for s in standing if s.drop <= goal["max_drop"] and not exceeded(goal, original, s.measurement)]
         return min(kept, key=lambda step: step.size_bytes, default=min(standing, key=rank, default=None))
     return min(standing, key=rank, default=None)
+
+
+def exceeded(goal: Json, original_bytes: int | None, found: Json) -> list[str]:
+    """Which limits a network does not keep: bytes, MACs, latency. What is not known of it keeps its limit.
+
+    :param found: size_bytes, macs, latency_ms, as a measurement has them
+    """
+    limits = {
+        "bytes": (byte_limit(goal, original_bytes), found.get("size_bytes")),
+        "MACs": (goal.get("max_macs"), found.get("macs")),
+        "latency": (goal.get("max_latency_ms"), found.get("latency_ms")),
+    }
+    return [name for name, (limit, value) in limits.items() if limit is not None and value is not None and value > limit]
 
 
 def byte_limit(goal: Json, original_bytes: int | None) -> int | None:

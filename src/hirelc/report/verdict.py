@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hirelc.report.reading import Json, Run
-from hirelc.report.steps import Step, best_so_far, byte_limit, picked
+from hirelc.report.steps import Step, best_so_far, exceeded, picked
 from hirelc.report.words import goal_words
 
 UNKNOWN = "\u2013"  # an en dash, where a number is not known
@@ -20,6 +20,8 @@ _OPTIONS = {
     ("frame_bits",): ("--frame-bits", None),
     ("importance",): ("--importance", "fisher"),
     ("device",): ("--device", "cpu"),
+    ("latency_batch",): ("--latency-batch", 1),
+    ("latency_table",): ("--latency-table", None),
     ("search", "cycles"): ("--cycles", 4),
     ("search", "low_level_steps"): ("--agent-steps", 768),
     ("search", "min_keep"): ("--min-keep", 0.5),
@@ -95,12 +97,11 @@ def _test_words(run: Run) -> str:
 
 
 def _against(run: Run, best: Step) -> str:
-    limit, most = byte_limit(run.goal, run.original_bytes), run.goal.get("max_drop")
-    small = limit is None or best.size_bytes <= limit
-    accurate = most is None or best.drop <= most
-    if small and accurate:
-        return "is within the goal"
-    return "is short of the goal in " + " and ".join(word for word, ok in (("bytes", small), ("accuracy", accurate)) if not ok)
+    most = run.goal.get("max_drop")
+    short = exceeded(run.goal, run.original_bytes, best.measurement)
+    if most is not None and best.drop > most:
+        short.append("accuracy")
+    return f"is short of the goal in {' and '.join(short)}" if short else "is within the goal"
 
 
 def _row(result: Json, name: str) -> Json:
@@ -165,9 +166,10 @@ def reproduction(run: Run) -> tuple[str, str]:
     if recorded:
         return (recorded if isinstance(recorded, str) else shlex.join(map(str, recorded))), ""
     parts = ["hirelc", "compress", "--model", "MODULE:FACTORY", "--weights", "FILE", "--data", "DATA", "--out", "NEW_FOLDER"]
-    for name, option in (("ratio", "--ratio"), ("max_drop", "--max-drop"), ("max_bytes", "--max-bytes")):
+    for name in ("ratio", "max_drop", "max_bytes", "max_macs", "max_latency_ms"):
         if run.goal.get(name) is not None:
-            parts += [option, f"{run.goal[name]:g}" if isinstance(run.goal[name], float) else str(run.goal[name])]
+            value = run.goal[name]
+            parts += [f"--{name.replace('_', '-')}", f"{value:.10g}" if isinstance(value, float) else str(value)]
     for where, (option, default) in _OPTIONS.items():
         value = _setting(run.config, where, default)
         if value != default:

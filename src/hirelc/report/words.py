@@ -12,6 +12,10 @@ def goal_words(goal: Json) -> str:
         parts.append(f"at least {goal['ratio']:g}x smaller")
     if goal.get("max_bytes") is not None:
         parts.append(f"at most {goal['max_bytes']:,} bytes")
+    if goal.get("max_macs") is not None:
+        parts.append(f"at most {goal['max_macs']:,.0f} MACs")
+    if goal.get("max_latency_ms") is not None:
+        parts.append(f"at most {goal['max_latency_ms']:g} ms a call")
     if goal.get("max_drop") is not None:
         parts.append(f"at most {goal['max_drop']:g} points lost")
     return ", ".join(parts) or "not recorded"
@@ -28,10 +32,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def kilobytes(size: float) -> str:
-    """12.3 kB; 1.23 MB: decimal, as file lengths are."""
-    if size >= 1e6:
-        return f"{size / 1e6:.2f} MB"
 def about(seconds: float) -> str:
     """An estimate, no more exact than it is: 40 s, 9 min, 1 h 20 min."""
     if seconds < 55:
@@ -43,6 +43,10 @@ def about(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def kilobytes(size: float) -> str:
+    """12.3 kB; 1.23 MB: decimal, as file lengths are."""
+    if size >= 1e6:
+        return f"{size / 1e6:.2f} MB"
     return f"{size / 1e3:.1f} kB" if size >= 1e3 else f"{size:.0f} B"
 
 
