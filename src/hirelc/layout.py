@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hirelc.formats import per_channel
 from hirelc.network.spec import Coupling, Kernel, NetworkSpec, Pruning
@@ -109,6 +110,7 @@ def kept_rows(kernel: Kernel, keep_ratio: float, multiple: int) -> int:
     return kernel.groups * _aligned(round(keep_ratio * each), each, kernel.groups, multiple)
 
 
+@lru_cache(maxsize=65536)
 def _aligned(count: int, full: int, width: int, multiple: int) -> int:
     """The count of units of `width` channels nearest to one whose channels are a multiple; at least one, or all."""
     step = multiple // math.gcd(multiple, width)

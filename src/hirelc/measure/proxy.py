@@ -24,7 +24,7 @@ from hirelc.compression.rate import zero_order_bits
 from hirelc.network.calling import call
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.network.surgery import Kept, cut, masked_state, slices_of
-from hirelc.policy import Choice, Granularity
+from hirelc.policy import Choice, Granularity, NumberType
 from hirelc.precision import can_be_coarse, with_precision
 from hirelc.task import CLASSIFICATION, Task
 
@@ -32,6 +32,8 @@ ANCHORS = (0, 2, 5, 8, 12, 16, 18)  # rungs of the ladder of precision
 ANCHOR_KEEPS = (0.875, 0.75, 0.5, 0.25)
 AT_ONCE = 64_000_000  # output values that one forward pass may give
 COMPARED = 16_000_000  # output values that are kept: of more (sequences over a vocabulary, maps), every k-th
+
+_Format = tuple[str, int, int, NumberType, Granularity]
 
 
 class LogitProxy:
@@ -65,7 +67,9 @@ class LogitProxy:
         self.logits = self._outputs(None)
         self.finite = torch.isfinite(self.logits)  # outputs that a network masks itself stay out of the comparison
         self.variance = float(self.logits[self.finite].var()) + 1e-12
-        self._errors: dict[tuple[str, Choice], tuple[float, float]] = {}
+        self._errors: dict[_Format, tuple[float, float]] = {}
+        self._by_format: dict[_Format, float] = {}
+        self._by_keep: dict[tuple[str, float], float] = {}
         self._steps: dict[tuple[str, Choice], tuple[Quantizer, Tensor]] = {}
         self._losses: dict[tuple[str, float], float] = {}
         self._quantization: dict[str, _Curve] = {}
@@ -82,11 +86,11 @@ class LogitProxy:
         total = 0.0
         pruned: set[int] = set()
         for name, choice in zip(kernels, choices, strict=True):
-            total += self._quantization[name](self.weight_error(name, choice))
+            total += self._rounded(name, choice)
             if choice.keep_ratio < 1 and name in self._pruning:
                 coupling = self.spec.coupling_of.get(name)
                 if coupling is None or coupling not in pruned:
-                    total += self._pruning[name](self._lost(name, choice.keep_ratio))
+                    total += self._pruned(name, choice.keep_ratio)
                 if coupling is not None:
                     pruned.add(coupling)
         return total
@@ -127,7 +131,7 @@ class LogitProxy:
 
     def _quantized(self, name: str, choice: Choice) -> tuple[float, float]:
         """Error of a kernel as a whole, bits per weight."""
-        key = (name, replace(choice, keep_ratio=1.0))
+        key = _format(name, choice)
         if key not in self._errors:
             weight = self.weights[name]
             with torch.no_grad():
@@ -136,6 +140,22 @@ class LogitProxy:
                 error = float((delta * (self.fisher[name] + self.fisher[name].mean())).sum())
                 self._errors[key] = error, zero_order_bits(quantizer, weight) / weight.numel()
         return self._errors[key]
+
+    def _rounded(self, name: str, choice: Choice) -> float:
+        """Distortion by quantization. Both parts are asked for thousands of times a second."""
+        key = _format(name, choice)
+        known = self._by_format.get(key)
+        if known is None:
+            known = self._by_format[key] = self._quantization[name](self.weight_error(name, choice))
+        return known
+
+    def _pruned(self, name: str, ratio: float) -> float:
+        """Distortion by pruning."""
+        key = (name, ratio)
+        known = self._by_keep.get(key)
+        if known is None:
+            known = self._by_keep[key] = self._pruning[name](self._lost(name, ratio))
+        return known
 
     def _quantizer(self, name: str, choice: Choice) -> Quantizer:
         """A quantizer of a kernel as a whole. Coarser steps follow from the one of least error, which is searched once."""
@@ -189,6 +209,11 @@ class LogitProxy:
                     lost += float(importance.sum() - cut(importance, cuts).sum())
             self._losses[key] = lost
         return self._losses[key]
+
+
+def _format(name: str, choice: Choice) -> _Format:
+    """A kernel and all of its choice but the channels."""
+    return name, choice.bits, choice.coarse, choice.number_type, choice.granularity
 
 
 class _Curve:

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from hirelc.errors import RunError
+from hirelc.search.distributions import ChoicePolicy
 from hirelc.search.isolation import isolated
 from hirelc.search.rewards import Weights
+from hirelc.search.together import Together
 from hirelc.seeds import stream_seed
 
 logger = logging.getLogger("hirelc")
@@ -77,14 +78,14 @@ class _Member:
         self.algorithm, self._seed, self._settings = algorithm, seed, settings
         self._cycles = 0
         self._probe = factory()
-        self._environments = DummyVecEnv([factory for _ in range(settings.n_envs)])
+        self._environments = Together([factory for _ in range(settings.n_envs)])
         network = {"net_arch": [settings.width], "activation_fn": torch.nn.Tanh}
         common: dict[str, Any] = {"gamma": settings.gamma, "policy_kwargs": network, "device": "cpu"}
         with isolated(self._stream("start")):
             self._model: OnPolicyAlgorithm
             if algorithm == "PPO":
                 self._model = PPO(
-                    "MlpPolicy",
+                    ChoicePolicy,
                     self._environments,
                     learning_rate=settings.ppo_learning_rate,
                     n_steps=settings.ppo_n_steps,
@@ -94,7 +95,7 @@ class _Member:
                 )
             else:
                 self._model = A2C(
-                    "MlpPolicy",
+                    ChoicePolicy,
                     self._environments,
                     learning_rate=settings.a2c_learning_rate,
                     n_steps=settings.a2c_n_steps,

@@ -73,6 +73,7 @@ class BlockScene:
         self.info = problem.blocks[block]
         self._problem, self._block, self._share, self._widest = problem, block, distortion_share, bounds
         self._outcomes: dict[bytes, BlockOutcome] = {}
+        self._options: dict[tuple[bool, int, int, int, int], Choice] = {}
         self._budget: Budget | None = None
         self.kernel_count = len(self.info.kernels)
 
@@ -83,6 +84,7 @@ class BlockScene:
         """
         self._budget, self._drop_model, self._bounds = budget, drop_model, self._widest.within(budget)
         self._outcomes.clear()
+        self._options.clear()
         strategy = [float(budget.strategy is option) for option in STRATEGIES]
         position = [self.info.position, self.info.sensitivity, self.info.share]
         granted = [_size(budget.target_fraction), budget.max_pruning, budget.min_precision / RUNGS, _bounded(budget.max_drop)]
@@ -110,12 +112,21 @@ class BlockScene:
 
         :param action: (4 * kernels,): precision level, keep level, number type, granularity for each kernel
         """
-        precisions, keeps = self._bounds.precisions, self._bounds.keeps
         wanted = tuple(
-            with_precision(Choice(8, keeps[k] if kernel.prunable else 1.0, NUMBER_TYPES[t], GRANULARITIES[g]), precisions[p])
-            for kernel, (p, k, t, g) in zip(self.info.kernels, action.reshape(-1, 4).tolist(), strict=True)
+            self._wanted(kernel.prunable, *numbers)
+            for kernel, numbers in zip(self.info.kernels, action.reshape(-1, 4).tolist(), strict=True)
         )
         return self._problem.canonical(self._block, wanted)
+
+    def _wanted(self, prunable: bool, precision: int, keep: int, number_type: int, granularity: int) -> Choice:
+        """The choice that four numbers ask for; there are a few hundred of them in a budget."""
+        key = (prunable, precision, keep, number_type, granularity)
+        known = self._options.get(key)
+        if known is None:
+            ratio = self._bounds.keeps[keep] if prunable else 1.0
+            plain = Choice(8, ratio, NUMBER_TYPES[number_type], GRANULARITIES[granularity])
+            known = self._options[key] = with_precision(plain, self._bounds.precisions[precision])
+        return known
 
     def outcome(self, action: Action) -> BlockOutcome:
         """Size and predicted drop of an action, looked up when it was tried before."""
