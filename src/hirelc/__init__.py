@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hirelc.network.trace import trace
     from hirelc.pipeline import compress
     from hirelc.results import Result
+    from hirelc.resuming import resume
     from hirelc.task import Task
 
 _LAZY = {
@@ -37,6 +38,7 @@ _LAZY = {
     "find_task": "hirelc.models",
     "load": "hirelc.models",
     "open_file": "hirelc.artifact.inspect",
+    "resume": "hirelc.resuming",
     "trace": "hirelc.network.trace",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "find_task",
     "load",
     "open_file",
+    "resume",
     "trace",
 ]
 

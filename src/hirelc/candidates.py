@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from hirelc import cost
 from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
+from hirelc.batches import first_samples
 from hirelc.compression.activations import ActivationSite, observe
 from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
 from hirelc.compression.fitting import round_to_bits, scale_to_bits
@@ -23,6 +25,7 @@ from hirelc.errors import FormatError
 from hirelc.failures import machine_failure
 from hirelc.measure.evaluate import NoScore, accuracy
 from hirelc.measure.finetune import Diverged, Trained, Trainer
+from hirelc.network.calling import call, to_device
 from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
 from hirelc.tensorfile import pack_tensors
@@ -30,12 +33,14 @@ from hirelc.tensorfile import pack_tensors
 ROUNDINGS = 3
 RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
 SAFETY = 0.997  # on the bits of the second one: better a little short than rounded away without compensation
+JUDGED_SAMPLES = 512  # by which the weights to start from are chosen
 SLACK = 0.02  # of the wanted length that may be left unused
 
 
 @dataclass
 class Bench:
-    """Measures policies on the search-validation split. Each fine-tune goes on from the weights of the one before.
+    """Measures policies on the search-validation split. Each fine-tune goes on from the weights of the one before, unless
+    the original's serve its policy better.
 
     With a reconstruction nothing is trained: each candidate starts from the original and is reconstructed instead.
 
@@ -44,6 +49,7 @@ class Bench:
     :param fisher: per kernel and weight, by what learned steps start
     :param baseline: accuracy of the original on the search-validation split, in percent
     :param calibration: inputs on which the ranges of 8-bit activations are found; None leaves activations in float
+    :ivar current: the weights of the last full fine-tune, once `moved`
     :ivar reserve: bits that coarser steps may leave / bits that reconstructed codes may take; found by measuring
     :ivar rounded_alone: kernels of the last candidate that could not be reconstructed -> the reason
     """
@@ -60,6 +66,7 @@ class Bench:
     reserve: float = field(default=1.0, init=False)
     rounded_alone: Mapping[str, str] = field(default_factory=dict, init=False)
     current: nn.Module = field(init=False)
+    moved: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.current = copy.deepcopy(self.original)
@@ -92,7 +99,7 @@ class Bench:
             progress(seen)
 
         try:
-            compressed = self._applied(policy) if start is None else self.revive(start)
+            compressed = self._started(policy, target_bytes) if start is None else self.revive(start)
             trained: Trained | None = None
             if self.reconstruction is None and images == 0:
                 data = self.calibrate(compressed, target_bytes)
@@ -108,7 +115,7 @@ class Bench:
             failed = self._failed(policy, target_bytes, reason, self.images_seen - before, time.monotonic() - begun)
             return replace(failed, fidelity=fidelity), None
         if trained is not None and fidelity == "full":
-            absorb(self.current, compressed)
+            self.go_on_from(compressed)
         measurement = Measurement(
             size_bytes=len(data),
             accuracy=score,
@@ -121,8 +128,37 @@ class Bench:
         )
         return measurement, Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
 
-    def _applied(self, policy: Policy) -> CompressedNetwork:
-        compressed = apply(self.current, self.spec, policy, self.importance, self.fisher)
+    def go_on_from(self, compressed: CompressedNetwork) -> None:
+        """Later fine-tunes begin with these weights."""
+        absorb(self.current, compressed)
+        self.moved = True
+
+    def _started(self, policy: Policy, target_bytes: int) -> CompressedNetwork:
+        """The policy on the weights of the fine-tune before or on the original's, whichever keeps more at this length.
+
+        Weights trained for one policy may be worth nothing under another: at half a bit each, most are zeros.
+        """
+        if self.reconstruction is not None:
+            return self._applied(self.original, policy)
+        starts = []
+        for network in (self.current, self.original) if self.moved else (self.original,):
+            compressed = self._applied(network, policy)
+            goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+            scale_to_bits(compressed, cut_fisher(self.fisher, compressed), goal.kernel_bits(compressed))
+            starts.append(compressed)
+        return starts[0] if len(starts) == 1 else max(starts, key=self._first_points)
+
+    @torch.no_grad()
+    def _first_points(self, compressed: CompressedNetwork) -> float:
+        """The task's metric on the first samples of the search-validation split."""
+        inputs, targets = first_samples(self.trainer.validation, JUDGED_SAMPLES)
+        meter, task, device = self.trainer.task.meter(), self.trainer.task, self.trainer.device
+        outputs = task.outputs(call(compressed.eval(), to_device(inputs, device)))
+        meter.add(outputs, to_device(targets, device))
+        return float(meter.points())
+
+    def _applied(self, network: nn.Module, policy: Policy) -> CompressedNetwork:
+        compressed = apply(network, self.spec, policy, self.importance, self.fisher)
         if self.calibration is not None:
             names = [kernel.name for kernel in self.spec.kernels]
             found = observe(compressed.network, names, [self.calibration], run=compressed.eval())
@@ -191,7 +227,7 @@ class Bench:
         self.images_seen += measurement.images_seen
         self.reserve, self.rounded_alone = memory["reserve"], dict(memory["rounded_alone"])
         if candidate is not None and candidate.trained is not None and measurement.fidelity == "full":
-            absorb(self.current, self.revive(candidate))
+            self.go_on_from(self.revive(candidate))
 
     @property
     def memory(self) -> dict[str, Any]:

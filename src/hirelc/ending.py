@@ -12,9 +12,14 @@ from torch import nn
 from hirelc import cost
 from hirelc.artifact.container import read
 from hirelc.artifact.load import build
-from hirelc.candidates import Bench, Candidate
+from hirelc.candidates import Bench, Candidate, save_state
+from hirelc.checkpoints import FINAL, FileCheckpoint, clear_checkpoints, save_candidate
+from hirelc.compression.apply import CompressedNetwork
+from hirelc.compression.prune import canonical
+from hirelc.latencies import TOLERANCE, Latency, final_latencies, stored_table
 from hirelc.measure.evaluate import accuracy
-from hirelc.policy import Goal, Measurement
+from hirelc.measure.finetune import Diverged, Trained
+from hirelc.policy import Choice, Measurement, Policy
 from hirelc.progress import Stage
 from hirelc.results import Result, Row
 from hirelc.run import Run
@@ -28,31 +33,49 @@ def finish(
 ) -> Result:
     begun = time.monotonic()
     compressed = bench.revive(picked)
-    images = max(0, run.config.train.images - bench.images_seen)
+    images = _final_images(run, bench)
     trained, data = None, picked.data  # without more training, what was measured is what is delivered
     if run.config.train.final and not run.config.calibrate_only:
         limit = max(run.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
-        with run.say.stage("final fine-tune", images) as stage:
-            trained, data = bench.finetune(compressed, limit, images, **_final(run, stage))
-        bench.images_seen += trained.images
+        trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
+        bench.images_seen += 0 if trained is None else trained.images
     alone = dict(bench.rounded_alone)
     if alone:
         run.say.line("rounded without reconstruction: " + "; ".join(f"{name} ({why})" for name, why in alone.items()))
     path = run.directory.write_bytes(MODEL_FILE, data)
     score = bench.read_back_accuracy(data)
-    run.directory.journal(
-        "final", trained=trained, size_bytes=len(data), accuracy=score, policy=compressed.policy, rounded_alone=alone
+    macs = cost.macs(bench.spec, compressed.policy)
+    if trained is not None:
+        final = Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
+        save_candidate(run.directory, FINAL, final)
+    run.directory.journal_once(
+        "final", trained=trained, size_bytes=len(data), accuracy=score, macs=macs, policy=compressed.policy, rounded_alone=alone
     )
-    seconds = time.monotonic() - begun + search_seconds
+    seconds = search_seconds + (time.monotonic() - begun if trained is None else trained.seconds)
     spec = bench.spec
     control, control_row = _control(run, bench, images)
-    tests = _test(run, [run.model, control, build(read(data), copy.deepcopy(run.model))])
+    delivered = build(read(data), copy.deepcopy(run.model))
+    tests = _test(run, [run.model, control, delivered])
+    table, times = stored_table(run), final_latencies(run, delivered)
+    expected = None if table is None else table.predict(spec, compressed.policy)
+    latency = None if table is None or times is None else Latency(table, *times, expected or 0.0)
     result = Result(
         folder=run.directory.path,
         path=path,
         goal=run.goal,
         policy=compressed.policy,
-        original=Row("original", spec.original_bytes, 1.0, baseline, tests[0], cost.macs(spec), spec.parameters, 0.0),
+        original=Row(
+            "original",
+            spec.original_bytes,
+            1.0,
+            baseline,
+            tests[0],
+            cost.macs(spec),
+            spec.parameters,
+            0.0,
+            None if latency is None else latency.original_ms,
+            None if table is None else table.original_ms,
+        ),
         control=None if control_row is None else replace(control_row, test=tests[1]),
         compressed=Row(
             "compressed",
@@ -60,27 +83,56 @@ def finish(
             spec.original_bytes / len(data),
             score,
             tests[2],
-            cost.macs(spec, compressed.policy),
+            macs,
             cost.parameters(spec, compressed.policy),
             seconds,
+            None if latency is None else latency.compressed_ms,
+            expected,
         ),
         measurements=tuple(measurements),
         images_seen=bench.images_seen,
-        shortfall=_shortfall(run.goal, spec.original_bytes, len(data), baseline - score),
+        shortfall=_shortfall(run, len(data), baseline - score, macs, latency),
     )
     run.directory.write_json("result.json", result)
     run.directory.journal("result", **{k: v for k, v in result.to_json().items() if k != "policy"})
+    clear_checkpoints(run.directory.path)
     if result.shortfall:
         run.say.warn(f"short of the goal: {result.shortfall}; the best policy found was delivered")
     return result
 
 
-def _final(run: Run, stage: Stage) -> dict[str, Any]:
+def _final_images(run: Run, bench: Bench) -> int:
+    """What search and speed leave to the final fine-tune; where the time is limited, what there is time for."""
+    decided = run.directory.event("time_final")
+    if decided is not None:
+        return int(decided["images"])
+    if run.pace is None:
+        return max(0, run.config.train.images - bench.images_seen)
+    images = run.pace.final_images(run.config.train.batch_size)
+    run.directory.journal("time_final", left=run.pace.budget.left, ratio=run.pace.ratio, images=images)
+    return images
+
+
+def _fine_tuned(
+    run: Run, bench: Bench, compressed: CompressedNetwork, limit: int, images: int, picked: Candidate
+) -> tuple[Trained | None, bytes]:
+    """The delivered file. Where the long fine-tune diverges, the candidate as it was measured."""
+    try:
+        with run.say.stage("final fine-tune", images) as stage:
+            return bench.finetune(compressed, limit, images, **_final(run, stage, "final"))
+    except Diverged as error:
+        run.say.warn(f"the final fine-tune failed ({error}): the candidate is delivered as it was measured")
+        run.directory.journal_once("final_failed", reason=str(error))
+        return None, picked.data
+
+
+def _final(run: Run, stage: Stage, name: str) -> dict[str, Any]:
     """The long fine-tune, the same for the compressed network and the control: data, order, schedule, teacher."""
     rate = run.config.train.final_rate
     if rate is None:  # few samples, seen many times at a high rate: more is forgotten than learned
         rate = min(1.0, max(LEAST_FINAL_RATE, run.train.samples / MANY_SAMPLES))
-    return {"name": "final", "rate_factor": rate, "progress": stage.advance}
+    checkpoint = FileCheckpoint(run.directory, name, run.say)
+    return {"name": "final", "rate_factor": rate, "progress": stage.advance, "checkpoint": checkpoint}
 
 
 def _control(run: Run, bench: Bench, images: int) -> tuple[nn.Module | None, Row | None]:
@@ -90,10 +142,14 @@ def _control(run: Run, bench: Bench, images: int) -> tuple[nn.Module | None, Row
     if run.config.calibrate_only or not (run.config.train.control and run.config.train.final):
         return None, None
     control = copy.deepcopy(run.model)
-    with run.say.stage("control: the original, trained on", images) as stage:
-        trained = bench.trainer.finetune(control, images, **_final(run, stage))
+    try:
+        with run.say.stage("control: the original, trained on", images) as stage:
+            trained = bench.trainer.finetune(control, images, **_final(run, stage, "control"))
+    except Diverged as error:
+        run.say.warn(f"no control: its training failed ({error})")
+        return None, None
     score = accuracy(control, run.validation, run.task, device=run.config.device)
-    run.directory.journal("control", trained=trained, accuracy=score)
+    run.directory.journal_once("control", trained=trained, accuracy=score)
     spec = bench.spec
     row = Row("control", spec.original_bytes, 1.0, score, None, cost.macs(spec), spec.parameters, trained.seconds)
     return control, row
@@ -104,6 +160,9 @@ def _test(run: Run, networks: list[nn.Module | None]) -> list[float | None]:
     if run.test is None:
         return [None] * len(networks)
     run.test.unseal()
+    recorded = run.directory.event("test")
+    if recorded is not None:
+        return list(recorded["scores"])
     device = run.config.device
     with run.say.stage("test split", len(networks)) as stage:
         scores: list[float | None] = []
@@ -115,12 +174,31 @@ def _test(run: Run, networks: list[nn.Module | None]) -> list[float | None]:
     return scores
 
 
-def _shortfall(goal: Goal, original: int, size: int, drop: float) -> str | None:
+def _shortfall(run: Run, size: int, drop: float, macs: int, latency: Latency | None) -> str | None:
     """Why the delivered file misses the goal, judged on the search-validation split; None when it does not."""
-    reasons = []
+    goal, original, reasons = run.goal, run.spec.original_bytes, []
     limit = goal.byte_limit(original)
     if limit is not None and size > limit:
         reasons.append(f"the file has {size:,} bytes ({original / size:.2f}x) where {limit:,} were allowed")
+    if goal.max_macs is not None and macs > goal.max_macs:
+        reasons.append(f"{macs:,} MACs are left where {goal.max_macs:,.0f} were allowed{_hint(run, macs)}")
+    if (
+        goal.max_latency_ms is not None
+        and latency is not None
+        and latency.comparable_ms > (1 + TOLERANCE) * goal.max_latency_ms
+    ):
+        takes = f"a call takes {latency.comparable_ms:.3g} ms where {goal.max_latency_ms:.3g} were allowed"
+        reasons.append(f"{takes} ({latency.words})")
     if goal.max_drop is not None and drop > goal.max_drop:
         reasons.append(f"{drop:.2f} points are lost on the search-validation split where {goal.max_drop:.2f} were allowed")
     return "; ".join(reasons) or None
+
+
+def _hint(run: Run, macs: int) -> str:
+    """Whether channels could have gone further at all."""
+    keep = run.config.search.min_keep
+    blocks = {name for block in run.spec.blocks for name in block.kernels}
+    least = {k.name: Choice(keep_ratio=keep if k.name in blocks else 1.0) for k in run.spec.kernels}
+    if macs > cost.macs(run.spec, canonical(run.spec, Policy.of(least))):
+        return ""
+    return f": the fewest that --min-keep {keep:g} can leave; a lower --min-keep may help"

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hirelc.batches import Batches, Sealed, as_batches, first_samples
 from hirelc.candidates import Bench
-from hirelc.config import Config
+from hirelc.config import Config, TrainConfig
 from hirelc.data_checks import check_classes, compare_splits, look_through
 from hirelc.ending import finish
+from hirelc.errors import ExecutionError, HirelcError, RunError
+from hirelc.failures import machine_failure
+from hirelc.fingerprint import FINGERPRINT, fingerprint
 from hirelc.labelled import Labelled, LabelledSealed
+from hirelc.measure.sensitivity import Sensitivity
 from hirelc.models import answers, check_fits, check_task, place, settled
 from hirelc.network.trace import check_module, float_copy, trace
+from hirelc.pacing import paced, resumed_pace
 from hirelc.policy import Goal
 from hirelc.preparing import (
     calibration_inputs,
@@ -33,11 +42,14 @@ from hirelc.preparing import (
     measure_sensitivity,
 )
 from hirelc.progress import Reporter, RichReporter
+from hirelc.replaying import Recorded
 from hirelc.results import Result
 from hirelc.run import Run
 from hirelc.searching import images_per_measurement, search
-from hirelc.store import RunDirectory, check_unused, environment
+from hirelc.store import INPUTS, RunDirectory, check_unused, environment, locked
 from hirelc.task import CLASSIFICATION, Task
+from hirelc.timing import TimeBudget, TimePlan, parse_time, time_words
+from hirelc.tracking.choosing import trackers
 from hirelc.watching import watched
 
 CHECKED_SAMPLES = 4096  # of each split, before the run starts
@@ -54,6 +66,9 @@ def compress(
     config: Config | None = None,
     task: Task = CLASSIFICATION,
     reporter: Reporter | None = None,
+    time: str | float | TimeBudget | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    track: Sequence[str] = (),
 ) -> Result:
     """Compresses a network to a goal and writes `out`/model.hirelc.
 
@@ -66,20 +81,57 @@ def compress(
     :param val: the search-validation split, disjoint from both others
     :param test: optional; read once per reported number, after the search
     :param out: a new folder for the run
+    :param time: wall time of the whole run, as "20m" or in seconds: images and cycles then follow from how fast things are
+    :param inputs: how a command came by model and data: kept, so that `hirelc resume` needs nothing else
+    :param track: who else gets the numbers: "mlflow", "mlflow:URI"; TensorBoard does where it is installed; "none": nobody
     :returns: the table of original, control and compressed, and where the file lies; `shortfall` says why a goal
         was missed (the best policy found is delivered all the same)
     :raises HirelcError: with the cause and the fix
     """
-    check_module(model)
-    config = config or Config()
+    config, budget = _timed(config or Config(), time)
     say = reporter or RichReporter()
-    batch = config.train.batch_size
-    labelled = task.targets != "none"
-    splits: tuple[Batches, Batches] = as_batches(train, batch, labelled), as_batches(val, batch, labelled)
-    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch, labelled))
     # all that can be wrong with the input is found before a folder is made: a second try may use the same name
     check_unused(out)
-    images_per_measurement(config, splits[0])
+    followers = trackers(track, say)
+    make = prepare(model, {"train": train, "val": val, "test": test}, goal, config, task, say)
+    with locked(out):
+        run = make(RunDirectory.create(out))
+        run.directory.observers += followers
+        run.directory.write_json(FINGERPRINT, fingerprint(run))
+        if inputs is not None:
+            run.directory.write_json(INPUTS, inputs)
+        run.directory.write_json("config.json", run.config)
+        run.directory.write_json("environment.json", environment())
+        run.directory.journal(
+            "start",
+            command=command_line(),
+            goal=run.goal,
+            seed=run.config.seed,
+            metric=run.task.name,
+            train=run.train.samples,
+            validation=run.validation.samples,
+            test=None if run.test is None else run.test.samples,
+        )
+        return carry_out(run, budget)
+
+
+def prepare(
+    model: nn.Module, data: Mapping[str, object], goal: Goal, config: Config, task: Task, say: Reporter
+) -> Callable[[RunDirectory], Run]:
+    """The run of a folder that is still to be named, all its input looked at.
+
+    :param data: "train", "val" and "test" (or None)
+    :raises HirelcError: with the cause and the fix
+    """
+    check_module(model)
+    batch, labelled, test = config.train.batch_size, task.targets != "none", data["test"]
+    splits: tuple[Batches, Batches] = (
+        as_batches(data["train"], batch, labelled),
+        as_batches(data["val"], batch, labelled),
+    )
+    sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch, labelled))
+    if config.train.seconds is None:
+        images_per_measurement(config, splits[0])
     original = _prepared(model, config.device)
     task = settled(task, original, splits[0], config.device)
     for note in _check_data(original, task, *splits, config.device):
@@ -88,24 +140,34 @@ def compress(
         label = answers(original, task, config.device)
         splits, sealed = (splits[0], Labelled(splits[1], label)), None if sealed is None else LabelledSealed(sealed, label)
     spec = replace(trace(original, first_samples(splits[0], 2)[0], config.blocks), align=config.align)
-    run = Run(
-        model=original,
-        spec=spec,
-        train=splits[0],
-        validation=splits[1],
-        test=sealed,
-        goal=goal,
-        config=config,
-        task=task,
-        directory=RunDirectory.create(out),
-        say=say,
-    )
-    with watched(run.directory, say):
+    return partial(Run, original, spec, *splits, sealed, goal, config, task, say=say)
+
+
+def carry_out(run: Run, budget: TimeBudget | None) -> Result:
+    """A run from its first event, or from wherever its folder stands, to its result.
+
+    :raises HirelcError: with the cause; the journal keeps it
+    """
+    with watched(run.directory, run.say):
         try:
-            return _execute(run)
+            return _execute(run, budget)
         except KeyboardInterrupt:
-            run.directory.journal("interrupted")
+            _note_end(run, None)
             raise
+        except HirelcError as error:
+            _note_end(run, str(error))
+            raise
+        except (RuntimeError, MemoryError, OSError) as error:
+            reason = machine_failure(error)
+            if reason is None:
+                raise
+            _note_end(run, reason)
+            raise ExecutionError(f"{reason}; `hirelc resume {run.directory.path}` goes on from here") from error
+
+
+def _note_end(run: Run, reason: str | None) -> None:
+    with suppress(RunError):  # a full disk, perhaps: what is raised already says more
+        run.directory.journal("interrupted", **({} if reason is None else {"reason": reason}))
 
 
 def _prepared(model: nn.Module, device: str) -> nn.Module:
@@ -128,20 +190,27 @@ def _check_data(model: nn.Module, task: Task, train: Batches, validation: Batche
     return compare_splits(found[0], found[1], task.targets)
 
 
-def _execute(run: Run) -> Result:
-    run.directory.write_json("config.json", run.config)
-    run.directory.write_json("environment.json", environment())
-    run.directory.journal(
-        "start",
-        command=_command(),
-        goal=run.goal,
-        seed=run.config.seed,
-        metric=run.task.name,
-        train=run.train.samples,
-        validation=run.validation.samples,
-        test=None if run.test is None else run.test.samples,
-    )
-    describe(run)
+def _timed(config: Config, time: str | float | TimeBudget | None) -> tuple[Config, TimeBudget | None]:
+    """The settings with the time that is given either way, and the clock.
+
+    :raises RunError: images are given as well, or the time makes no sense
+    """
+    if isinstance(time, str):
+        time = parse_time(time)
+    budget = time if isinstance(time, TimeBudget) else None
+    seconds = budget.seconds if budget is not None else time if isinstance(time, float | int) else config.train.seconds
+    if seconds is None:
+        return config, None
+    if config.train.images != TrainConfig.images:
+        raise RunError(
+            f"a time ({time_words(seconds)}) and a number of training images ({config.train.images:,}) exclude each other: "
+            "leave out --images, or --time"
+        )
+    return replace(config, train=replace(config.train, seconds=seconds)), budget or TimeBudget(seconds)
+
+
+def make_bench(run: Run) -> tuple[float, Sensitivity, dict[str, Tensor], Bench]:
+    """What measuring needs: accuracy of the original, sensitivity, importance by which channels are kept, and the bench."""
     baseline = measure_baseline(run)
     sensitivity = measure_sensitivity(run)
     importance = importance_of(run, sensitivity)
@@ -150,13 +219,24 @@ def _execute(run: Run) -> Result:
         bench.calibration = calibration_inputs(run)
     if run.config.calibrate_only:
         bench.reconstruction = make_reconstruction(run)
-    landscape = make_landscape(run, sensitivity, importance)
-    archive, measurements, search_seconds = search(run, bench, landscape)
-    pick = archive.pick(run.goal, run.spec.original_bytes)
-    run.directory.journal("pick", policy=pick.entry.policy.digest, measurement=pick.entry.measurement)
-    return finish(run, bench, pick.entry.payload, baseline, measurements, search_seconds)
+    return baseline, sensitivity, importance, bench
 
 
-def _command() -> str | None:
+def _execute(run: Run, budget: TimeBudget | None) -> Result:
+    describe(run)
+    baseline, sensitivity, importance, bench = make_bench(run)
+    plan = run.directory.event("time_plan")
+    if budget is not None and plan is not None:
+        run = resumed_pace(run, TimePlan.from_json(plan), budget)
+    searched = Recorded(run).searched(bench)
+    if searched is None:
+        landscape = make_landscape(run, sensitivity, importance)
+        if budget is not None and plan is None:
+            run = paced(run, bench, landscape, budget)
+        searched = search(run, bench, landscape)
+    return finish(run, bench, searched.picked, baseline, searched.measurements, searched.seconds)
+
+
+def command_line() -> str | None:
     """The command line of this process, when it is hirelc's."""
     return shlex.join(["hirelc", *sys.argv[1:]]) if Path(sys.argv[0]).name == "hirelc" else None

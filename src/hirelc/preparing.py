@@ -10,11 +10,13 @@ from torch import Tensor
 from hirelc import cost
 from hirelc.artifact.container import pack
 from hirelc.batches import Batches, batch_length, first_samples
+from hirelc.checkpoints import CHECKPOINTS, load_tensors
 from hirelc.compression.apply import apply
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.config import Config
 from hirelc.errors import DataError
 from hirelc.landscape import Landscape
+from hirelc.latencies import make_table
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Trainer
 from hirelc.measure.proxy import LogitProxy
@@ -24,10 +26,13 @@ from hirelc.network.spec import Pruning
 from hirelc.policy import Choice, Granularity, Policy
 from hirelc.precision import RUNGS, with_precision
 from hirelc.run import Run
-from hirelc.search.budgets import ByteTarget
+from hirelc.search.bounds import Bounds, alike
+from hirelc.search.budgets import default_bytes
 from hirelc.seeds import stream_seed
+from hirelc.tensorfile import pack_tensors, unpack_tensors
 
 FINER = 1.5  # bits per weight that the frame's kernels get beyond what the goal leaves on average
+SENSITIVITY = f"{CHECKPOINTS}/sensitivity.safetensors"
 LEAST_SAMPLES = 64  # with fewer, least squares fit the samples and not the network
 
 
@@ -50,7 +55,7 @@ def describe(run: Run) -> None:
     spec = run.spec
     for note in spec.notes:
         run.say.detail(note)
-    run.directory.journal(
+    run.directory.journal_once(
         "network",
         blocks=[{"name": b.name, "kernels": b.kernels} for b in spec.blocks],
         frame=[k.name for k in spec.frame],
@@ -67,14 +72,31 @@ def describe(run: Run) -> None:
 
 
 def measure_baseline(run: Run) -> float:
-    with run.say.stage("measuring the original"):
-        baseline = accuracy(run.model, run.validation, run.task, device=run.config.device)
-    run.directory.journal("baseline", accuracy=baseline, split="search-validation", samples=run.validation.samples)
+    recorded = run.directory.event("baseline")
+    if recorded is not None:
+        baseline = float(recorded["accuracy"])
+    else:
+        with run.say.stage("measuring the original"):
+            baseline = accuracy(run.model, run.validation, run.task, device=run.config.device)
+        run.directory.journal("baseline", accuracy=baseline, split="search-validation", samples=run.validation.samples)
     run.say.line(f"original: {baseline:.2f} {run.task.unit} {run.task.name} on the search-validation split")
     return baseline
 
 
 def measure_sensitivity(run: Run) -> Sensitivity:
+    kept = load_tensors(run.directory, SENSITIVITY, run.say, "the sensitivity is measured again")
+    if kept is None:
+        data = _measured_sensitivity(run)
+        run.directory.write_bytes(SENSITIVITY, data)
+        kept = unpack_tensors(data, SENSITIVITY)  # as a resumed run reads it, to the layout of the tensors
+    fisher, record = kept
+    found = Sensitivity(fisher={name: fisher[name] for name in record["kernels"]}, **record)
+    blocks = {b.name: value for b, value in zip(run.spec.blocks, found.blocks, strict=True)}
+    run.directory.journal_once("sensitivity", samples=found.samples, kernels=found.kernels, blocks=blocks)
+    return found
+
+
+def _measured_sensitivity(run: Run) -> bytes:
     samples = fisher_samples(run.config, run.train)
     with run.say.stage("Fisher sensitivity", samples) as stage:
         found = fisher_sensitivity(
@@ -87,9 +109,7 @@ def measure_sensitivity(run: Run) -> Sensitivity:
             device=run.config.device,
             progress=lambda _done: stage.advance(),
         )
-    blocks = {b.name: value for b, value in zip(run.spec.blocks, found.blocks, strict=True)}
-    run.directory.journal("sensitivity", samples=found.samples, kernels=found.kernels, blocks=blocks)
-    return found
+    return pack_tensors(found.fisher, {"kernels": found.kernels, "blocks": found.blocks, "samples": found.samples})
 
 
 def importance_of(run: Run, sensitivity: Sensitivity) -> dict[str, Tensor]:
@@ -113,8 +133,27 @@ def make_landscape(run: Run, sensitivity: Sensitivity, importance: dict[str, Ten
             progress=lambda: stage.advance(),
             task=run.task,
         )
-    run.directory.journal("proxy", forward_passes=proxy.forward_passes, samples=run.config.calibration_samples)
-    return Landscape(_sizes(run, proxy, importance), sensitivity, proxy, _frame(run, proxy))
+    run.directory.journal_once("proxy", forward_passes=proxy.forward_passes, samples=run.config.calibration_samples)
+    limits = replace(run.goal.limits(run.spec.original_bytes), size_bytes=None)
+    landscape = Landscape(_sizes(run, proxy, importance), sensitivity, proxy, _frame(run, proxy), limits, make_table(run))
+    _say_of_limits(run, landscape)
+    return landscape
+
+
+def _say_of_limits(run: Run, landscape: Landscape) -> None:
+    """What the goal leaves to a default, and what it asks for that no choice can meet."""
+    if run.goal.leaves_open:
+        aim = default_bytes(run.spec.original_bytes)
+        run.say.line(f"the goal limits neither bytes nor drop: the file is led to an eighth of the original's, {aim:,} bytes")
+    bounds = Bounds.of(run.config.search)
+    least = [landscape.canonical(b, alike(block, bounds.lowest, bounds.min_keep)) for b, block in enumerate(landscape.blocks)]
+    exceeded = landscape.limits.excess(0, landscape.macs(least), landscape.latency_ms(least))
+    for name in exceeded:
+        left = f"{landscape.macs(least):,} MACs" if name == "macs" else f"{landscape.latency_ms(least) or 0:.3g} ms"
+        run.say.warn(
+            f"the goal is out of reach: with --min-keep {bounds.min_keep:g} of the channels everywhere {left} are left, "
+            f"{1 + exceeded[name]:.2f} times what is allowed; the closest will be delivered (a lower --min-keep may help)"
+        )
 
 
 def _frame(run: Run, proxy: LogitProxy) -> dict[str, Choice]:
@@ -122,7 +161,7 @@ def _frame(run: Run, proxy: LogitProxy) -> dict[str, Choice]:
     plain = Choice(granularity=Granularity.LEARNED)
     if run.config.frame_bits is not None:
         return {k.name: replace(plain, bits=run.config.frame_bits) for k in run.spec.frame}
-    limit = run.goal.byte_limit(run.spec.original_bytes) or run.spec.original_bytes / ByteTarget.START_RATIO
+    limit = run.goal.byte_limit(run.spec.original_bytes) or default_bytes(run.spec.original_bytes)
     wanted = 8 * limit / run.spec.parameters + FINER
     frame = {}
     for kernel in run.spec.frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,26 @@ class Result:
         if self.compressed.test is not None:
             return max(row.test for row in rivals if row.test is not None) - self.compressed.test
         return max(row.validation for row in rivals) - self.compressed.validation
+
+    @classmethod
+    def from_json(cls, folder: Path, path: Path, data: Mapping[str, Any], measurements: Iterable[Measurement]) -> Result:
+        """A result as result.json holds it.
+
+        :raises KeyError, TypeError, ValueError: it is none
+        """
+        rows = {row["name"]: Row(**row) for row in data["rows"]}
+        return cls(
+            folder=folder,
+            path=path,
+            goal=Goal(**data["goal"]),
+            policy=Policy.from_json(data["policy"]),
+            original=rows["original"],
+            control=rows.get("control"),
+            compressed=rows["compressed"],
+            measurements=tuple(measurements),
+            images_seen=data["images_seen"],
+            shortfall=data["shortfall"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -142,7 +142,7 @@ class _Loop:
         self, cycle: int, standing: list[tuple[Proposal, Candidate | None]], images: int, fidelity: str
     ) -> list[tuple[Proposal, Candidate | None]]:
         """Those that did not fail, the least drop first."""
-        found = []
+        found: list[tuple[float, int, Proposal, Candidate]] = []
         for proposal, start in standing:
             measurement, candidate = self.measure(cycle, proposal, images, fidelity, start)
             if candidate is not None:

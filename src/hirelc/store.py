@@ -33,7 +33,7 @@ from hirelc.journal import read_journal as read_journal
 from hirelc.progress import Observer
 from hirelc.version import __version__
 
-LOCK = "lock"
+LOCK, INPUTS = "lock", "inputs.json"
 RESERVED_FIELDS = ("sequence", "time", "event", "crc32")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

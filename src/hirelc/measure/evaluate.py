@@ -17,10 +17,15 @@ from hirelc.network.calling import call, to_device
 from hirelc.task import Task
 
 
+class NoScore(DataError):
+    """The metric is no finite number."""
+
+
 def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cpu", precision: str = "fp32") -> float:
     """The task's metric over a whole split, in points. The network's mode is restored.
 
-    :raises DataError: the split is empty, or the metric is no finite number on it
+    :raises DataError: the split is empty
+    :raises NoScore: the metric is no finite number on it
     """
     training = network.training
     network.eval()
@@ -36,7 +41,7 @@ def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cp
         raise DataError("the split to evaluate on is empty")
     points = float(meter.points())
     if not math.isfinite(points):
-        raise DataError(f"the {task.name} is {points} on {samples} samples: look at the targets, the metric and the network")
+        raise NoScore(f"the {task.name} is {points} on {samples} samples: look at the targets, the metric and the network")
     return points
 
 
