@@ -15,21 +15,43 @@ from hirelc.task import CLASSIFICATION
 from measure.small import data, samples, tiny
 
 
-@pytest.mark.parametrize("activations", [False, True])
-def test_a_revived_candidate_packs_to_the_same_bytes(activations: bool) -> None:
-    # `uniform` integers carry a zero point that was found on the weights of that moment
+def ready(choice: Choice) -> tuple[Bench, Policy]:
     network = tiny()
     spec = trace(network, samples(2, 0)[0])
     config = TrainConfig(images=2000, batch_size=32, precision="fp32", learning_rate=0.05)
     trainer = Trainer(network, data(), data(96, 1), CLASSIFICATION, config, seed=0)
     importance = {k.name: torch.rand(k.shape, generator=torch.Generator().manual_seed(i)) for i, k in enumerate(spec.kernels)}
     bench = Bench(network, spec, trainer, importance, importance, baseline=90.0)
+    return bench, Policy.of({k.name: choice for k in spec.kernels})
+
+
+@torch.no_grad()
+def shift(network: torch.nn.Module, by: float) -> None:
+    for parameter in network.parameters():
+        parameter.add_(by)
+
+
+@pytest.mark.parametrize("activations", [False, True])
+def test_a_revived_candidate_packs_to_the_same_bytes(activations: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `uniform` integers carry a zero point that was found on the weights of that moment
+    bench, policy = ready(Choice(4, 0.75, NumberType.INT, Granularity.UNIFORM))
     bench.calibration = samples(64, 5)[0] if activations else None
-    policy = Policy.of({k.name: Choice(4, 0.75, NumberType.INT, Granularity.UNIFORM) for k in spec.kernels})
-    with torch.no_grad():
-        for parameter in bench.current.parameters():  # as if a long training had moved them
-            parameter.add_(0.2)
+    shift(bench.current, 0.2)  # as if a long training had moved them
+    monkeypatch.setattr(bench, "_started", lambda policy, target: bench._applied(bench.current, policy))
     _, candidate = bench.measure(policy, 10_000, 600, "moved")
     assert candidate is not None
     assert bool(read(candidate.data).activations) == activations
     assert pack(bench.revive(candidate)) == candidate.data
+
+
+@pytest.mark.parametrize("ruined", [False, True])
+def test_a_fine_tune_begins_with_the_weights_that_serve_its_policy_best(ruined: bool) -> None:
+    bench, policy = ready(Choice(8, granularity=Granularity.LEARNED))
+    first, _ = bench.measure(policy, 10_000, 600, "first")
+    assert bench.moved
+    if ruined:
+        shift(bench.current, 3.0)
+    started = dict(bench._started(policy, 10_000).network.named_parameters())
+    wanted = dict((bench.original if ruined else bench.current).named_parameters())
+    assert all(torch.equal(parameter, wanted[name]) for name, parameter in started.items())
+    assert first.accuracy > 60

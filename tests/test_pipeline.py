@@ -241,10 +241,10 @@ def test_every_candidate_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_interrupted_run_leaves_a_usable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = candidates.Bench.measure
 
-    def interrupted(self: candidates.Bench, policy: Policy, target: int, images: int, name: str, *rest: Any, **more: Any) -> Any:
+    def interrupted(self: candidates.Bench, policy: Policy, target: int, images: int, name: str, *rest: Any, **k: Any) -> Any:
         if name == "candidate-1":
             raise KeyboardInterrupt
-        return honest(self, policy, target, images, name, *rest, **more)
+        return honest(self, policy, target, images, name, *rest, **k)
 
     monkeypatch.setattr(candidates.Bench, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):

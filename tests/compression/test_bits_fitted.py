@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from hirelc.compression.apply import CompressedNetwork, apply
 from hirelc.compression.fitting import round_to_bits, scale_to_bits
 from hirelc.compression.grid import exponents_of
-from hirelc.compression.rate import kernel_bits
+from hirelc.compression.quantize import coarser
+from hirelc.compression.rate import kernel_bits, kernels_of, zero_order_bits
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Granularity, NumberType, Policy
 from measure.small import Tiny, samples
@@ -123,3 +125,17 @@ def test_formats_with_a_zero_point_keep_their_step() -> None:
     before = [q.scale.clone() for q in compressed.quantizer_of().values()]
     scale_to_bits(compressed, fisher, 0.5 * kernel_bits(compressed))
     assert all(torch.equal(q.scale, s) for q, s in zip(compressed.quantizer_of().values(), before, strict=True))
+
+
+def test_no_kernel_starts_dead_however_coarse_its_policy_is() -> None:
+    compressed, fisher = network(Choice(4, 1.0, NumberType.INT, Granularity.LEARNED, coarse=4))
+    quantizer = next(iter(compressed.quantizer_of().values()))
+    quantizer.choice = replace(quantizer.choice, coarse=16)
+    with torch.no_grad():
+        quantizer.scale.copy_(coarser(quantizer.scale, 12))  # so that all its codes are zeros
+    kernels = list(kernels_of(compressed))
+    weights, target = sum(w.numel() for _, w in kernels), 0.9 * kernel_bits(compressed)
+    assert zero_order_bits(*kernels[0]) < 0.01 * kernels[0][1].numel()
+    scale_to_bits(compressed, fisher, target)
+    assert zero_order_bits(*kernels[0]) > 0.25 * target / weights * kernels[0][1].numel()
+    assert kernel_bits(compressed) <= target

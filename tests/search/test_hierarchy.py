@@ -24,7 +24,8 @@ from hirelc.config import SearchConfig
 from hirelc.policy import Goal
 from hirelc.search.hierarchy import HierarchicalSearch
 problem = FakeProblem(2)
-search = HierarchicalSearch(problem, Goal(ratio=20), SearchConfig(cycles=2, trials=2, low_level_steps=64, high_level_steps=64), 3)
+config = SearchConfig(cycles=2, trials=2, low_level_steps=64, high_level_steps=64)
+search = HierarchicalSearch(problem, Goal(ratio=20), config, 3)
 for cycle in range(2):
     for proposal in search.propose(cycle):
         search.observe(proposal, problem.measure(proposal.choices))
@@ -71,7 +72,7 @@ def test_trials_of_a_cycle_are_new_policies_within_the_limit_that_promise_most()
     search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), replace(SMALL, trials=4), 0)
     reference, *trials = search.propose(0)
     assert not reference.trial and all(proposal.trial for proposal in trials)
-    assert [proposal.origin for proposal in trials][0] == "vote" and len(trials) == 4
+    assert trials[0].origin == "vote" and len(trials) == 4
     assert {proposal.origin for proposal in trials[1:]} <= {"member", "variation"}
     assert len({proposal.policy for proposal in (reference, *trials)}) == 5
     gains = [proposal.record["expected_improvement"] for proposal in trials[1:] if proposal.record]

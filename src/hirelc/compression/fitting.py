@@ -16,12 +16,16 @@ from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.grid import PER_OCTAVE, exponents_of, numbers
 from hirelc.compression.quantize import as_rows, from_rows
 from hirelc.compression.rate import entropy_bits, kernel_bits, kernels_of, shares_of, zero_order_bits
+from hirelc.precision import PER_OCTAVE as RUNGS_PER_OCTAVE
 from hirelc.precision import can_be_coarse
 
 COARSEST = 14 * PER_OCTAVE  # grid steps; minifloats have to leave all their exponents behind
 # No kernel shrinks to less than this part of what the average keeps of its bits, while that is possible: the Fisher
 # information speaks of small changes, and undervalues kernels that all but vanish (docs/decisions/0012).
 FAIR = 0.7
+# And none starts with less than this part of the bits per weight that all may have on average: it would be dead before
+# training begins. Its policy's coarser step is taken back as far as that needs.
+VANISHING = 0.5
 NEXT_TO_NOTHING = 0.02  # of the bits at the start: coarser than that is not looked at
 LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
 
@@ -34,6 +38,9 @@ def scale_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor
 
     :param importance: per kernel, weights of the squared errors (the diagonal Fisher), of the kernel's present shape
     """
+    least = VANISHING * target_bits / max(1, sum(w.numel() for _, w in kernels_of(compressed)))
+    for quantizer, weight in kernels_of(compressed):
+        _revive(quantizer, weight, least * weight.numel())
     if kernel_bits(compressed) <= target_bits:
         return
     kernels = [_Steps(q, w, importance[name]) for name, (q, w) in _named(compressed)]
@@ -57,6 +64,15 @@ def round_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor
     price = _price(lambda price: sum(k.bits(price) for k in kernels), target_bits)
     for kernel in kernels:
         kernel.write(price)
+
+
+def _revive(quantizer: Quantizer, weight: Tensor, least_bits: float) -> None:
+    """Takes back a policy's coarser step, a grid step at a time, until the codes take so many bits."""
+    start = exponents_of(quantizer.scale)
+    for down in range(1, quantizer.choice.coarse * PER_OCTAVE // RUNGS_PER_OCTAVE + 1):
+        if zero_order_bits(quantizer, weight) >= least_bits:
+            break
+        quantizer.scale.copy_(numbers(start - down))
 
 
 def _named(compressed: CompressedNetwork) -> Sequence[tuple[str, tuple[Quantizer, Tensor]]]:

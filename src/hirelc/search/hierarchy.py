@@ -158,7 +158,7 @@ class HierarchicalSearch:
         return [*proposals, *rivals]
 
     def _rivals(
-        self, wishes: Sequence[Sequence[Choices]], voted: Sequence[Choices], budgets: Sequence[Budget], cycle: int
+        self, wishes: Sequence[Sequence[Choices]], voted: Sequence[Choices], budgets: tuple[Budget, ...], cycle: int
     ) -> list[Proposal]:
         """Policies that the vote has to beat in this cycle: those of the members' own wishes and of the vote's variations
         that promise most improvement on what was measured so far."""
