@@ -35,7 +35,8 @@ class Refusing(Listener):
 def test_observers_hear_what_the_journal_holds(tmp_path: Path) -> None:
     directory, say, other = RunDirectory.create(tmp_path / "run"), Listener(), Listener()
     directory.journal("before", n=1)
-    with watched(directory, say, [other]):
+    directory.observers.append(other)
+    with watched(directory, say):
         directory.journal("during", loss=float("nan"))
     directory.journal("after")
     events = read_journal(tmp_path / "run")
@@ -61,7 +62,8 @@ def test_the_end_is_told_however_it_comes(tmp_path: Path, error: type[BaseExcept
 
 def test_an_observer_that_cannot_begin_ends_those_that_did(tmp_path: Path) -> None:
     directory, say, first = RunDirectory.create(tmp_path / "run"), Listener(), Listener()
-    with pytest.raises(OSError, match="no server"), watched(directory, say, [first, Refusing()]):
+    directory.observers += [first, Refusing()]
+    with pytest.raises(OSError, match="no server"), watched(directory, say):
         pass
     assert first.heard == [directory.path, "end"] and say.heard == []
     assert directory.observers == []

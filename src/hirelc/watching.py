@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hirelc.progress import Observer, Reporter
-from hirelc.store import RunDirectory, read_journal
+from hirelc.store import RunDirectory
 
 
 @contextmanager
-def watched(directory: RunDirectory, say: Reporter, others: Sequence[Observer] = ()) -> Iterator[None]:
-    """While inside, the reporter (if it observes) and the others get the events of the run.
+def watched(directory: RunDirectory, say: Reporter) -> Iterator[None]:
+    """While inside, the directory's observers, and the reporter if it observes, get the events of the run.
 
     Of a run that goes on they get first what its journal holds, so that nobody needs a memory of his own.
     """
-    observers = [*others, *([say] if isinstance(say, Observer) else [])]
-    past = read_journal(directory.path)
-    begun = []
+    waiting = [*directory.observers, *([say] if isinstance(say, Observer) else [])]
+    directory.observers.clear()
+    begun: list[Observer] = []
     try:
-        for observer in observers:
+        for observer in waiting:
             begun.append(observer)
             observer.begin(directory.path)
-            for record in past:
+            for record in directory.events:
                 observer.event(record)
-        directory.observers += observers
+        directory.observers += waiting
         yield
     finally:
-        directory.observers[:] = [other for other in directory.observers if other not in observers]
+        directory.observers.clear()
         for observer in begun:
             observer.end()

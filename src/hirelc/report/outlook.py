@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 
 from hirelc.report.reading import Json, Run, moment
 from hirelc.report.timing import AGENTS, spans
@@ -74,7 +73,7 @@ def _since(event: Json, now: datetime) -> float:
 def _search_left(run: Run, now: datetime, pace: _Pace) -> float:
     cycles = int(run.config.get("search", {}).get("cycles", 0))
     done = [event for event in run.all("measurement") if ends_cycle(_origin(event), event["measurement"])]
-    begun = done[-1] if done else run.event("proxy")
+    begun = max([*done, run.event("proxy"), run.event("resumed")], key=lambda event: event.get("sequence", -1))
     under_way = max(0.0, _cycle_cost(run, pace, first=not done) - (_since(begun, now) if begun else 0.0))
     return (under_way + max(0, cycles - len(done) - 1) * pace.cycle) if len(done) < cycles else 0.0
 
@@ -139,16 +138,18 @@ def _pace(run: Run, at: UnderWay | None) -> _Pace | None:
 
 def _per_cycle(run: Run, measuring: float) -> float:
     """Of the cycles that ended; of later ones rather than the first, whose agents start from nothing."""
-    ends = [e for e in run.all("measurement") if ends_cycle(_origin(e), e["measurement"])]
-    taken = [(moment(end) - moment(before)).total_seconds() for before, end in pairwise(ends)]
+    found = spans(run)
+    ended = {
+        int(event.get("cycle", 0)) + 1 for event in run.all("measurement") if ends_cycle(_origin(event), event["measurement"])
+    }
+    taken = [sum(span.seconds for span in found if span.cycle == cycle) for cycle in ended - {1}]
     if taken:
         return sum(taken) / len(taken)
-    found = spans(run)
     agents = next((span.seconds for span in found if span.phase == AGENTS), 0.0)
-    if not ends:
+    if not ended:
         return agents / 2 + (TRIALS if int(run.config.get("search", {}).get("trials", 1)) > 1 else 1.0) * measuring
     # the whole first cycle, without its reference
-    return max(measuring, sum(s.seconds for s in found if s.cycle == 1) - agents / 2 - measuring)
+    return max(measuring, sum(span.seconds for span in found if span.cycle == 1) - agents / 2 - measuring)
 
 
 def _first_pace(run: Run, at: UnderWay | None, evaluating: float) -> _Pace | None:
