@@ -104,3 +104,49 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
     assert rank_correlation([1, 2], [1, 2]) is None and rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def near(features: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return features + 0.02 * generator.normal(size=len(features))
+
+
+def test_there_is_always_some_doubt() -> None:
+    """Also before anything was measured; a larger drop is less certain."""
+    cold = Surrogate(0, 4)
+    (low, _), (high, _) = sorted(sampled(2), key=lambda one: one[0][0])
+    assert cold.uncertain(high)[0] == cold.predict(high)
+    assert cold.uncertain(high)[1] > cold.uncertain(low)[1] > 0.1
+    learned = Surrogate(0, 4)
+    for features, drop in sampled(16):
+        learned.observe(features, drop, None)
+    assert learned.in_use
+    for features, _ in sampled(30, seed=2):
+        mean, deviation = learned.uncertain(features)
+        assert mean == learned.predict(features) and deviation > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_doubt_shrinks_where_it_was_measured_and_grows_away_from_it(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    place, _ = next(iter(sampled(1, seed)))
+    surrogate, doubts = Surrogate(0, 99), []
+    for _ in range(6):
+        doubts.append(surrogate.uncertain(place)[1])
+        surrogate.observe(near(place, generator), surrogate.predict(place), None)
+    assert doubts == sorted(doubts, reverse=True)
+    # the distortion stays: else the drop itself, and with it the doubt, would change
+    direction = np.concatenate([[0.0], generator.normal(size=len(FEATURES) - 1)])
+    away = [surrogate.uncertain(place + far * direction)[1] for far in (0.0, 1.0, 3.0, 10.0)]
+    assert away == sorted(away) and away[-1] > 1.5 * away[0]
+
+
+def test_most_misses_are_within_the_doubt_and_not_all() -> None:
+    surrogate, generator = Surrogate(0, 4), np.random.default_rng(0)
+    noise = 0.8
+    for features, drop in sampled(24):
+        surrogate.observe(features, drop + noise * float(generator.normal()), None)
+    ratios = [
+        (drop + noise * generator.normal() - surrogate.uncertain(features)[0]) / surrogate.uncertain(features)[1]
+        for features, drop in sampled(60, seed=5)
+    ]
+    assert 0.5 < np.mean(np.abs(ratios) < 1) < 0.9

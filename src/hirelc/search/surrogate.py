@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hirelc.policy import Choice, Granularity, NumberType
 from hirelc.precision import precision_of
 from hirelc.search.bounds import blocks_bytes, size_fraction
+from hirelc.search.doubt import Doubt
 from hirelc.search.isolation import isolated
 from hirelc.search.problem import KernelInfo, Problem
 
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 
 FEATURES = ("log10_distortion", "log2_size", "precision", "keep", "float", "uniform", "log", "learned")
 _LEAST_DISTORTION = 1e-9
-DOUBT = 1.0  # points by which the cold-start law may be wrong before anything was measured
+_APART = np.array([0.5, 1.0, 3.0, 0.2, 0.3, 0.3, 0.3, 0.3])  # what difference in a feature makes another policy
 
 
 class DropModel(Protocol):
@@ -208,6 +209,7 @@ class Surrogate:
         self._networks: _Networks | None = None
         self._centre, self._spread = np.zeros(len(FEATURES)), np.ones(len(FEATURES))
         self._errors: dict[str, float] = {}
+        self._doubt = Doubt.before(_APART)
         self.cold_start = ColdStart()
         self.in_use = False
 
@@ -219,12 +221,14 @@ class Surrogate:
         return law + float(self._networks((features - self._centre) / self._spread).mean())
 
     def uncertain(self, features: Floats) -> tuple[float, float]:
-        """Predicted drop and its standard deviation, both in points."""
-        doubt = self._errors.get("leave_one_out_error" if self.in_use else "cold_start_error", DOUBT)
-        spread = 0.0
-        if self._networks is not None and self.in_use:
-            spread = float(self._networks((features - self._centre) / self._spread).std())
-        return self.predict(features), max(float(np.hypot(spread, doubt)), 1e-3)
+        """Predicted drop and its standard deviation, both in points: the spread of the ensemble, and what predictions
+        missed so far (see `doubt`), more where nothing like these features was measured."""
+        law = self.cold_start.predict(features)
+        if self._networks is None or not self.in_use:
+            return law, self._doubt(features, law)
+        corrections = self._networks((features - self._centre) / self._spread)
+        drop = law + float(corrections.mean())
+        return drop, float(np.hypot(corrections.std(), self._doubt(features, drop)))
 
     def observe(self, features: Floats, drop_points: float, predicted: float | None) -> dict[str, Any]:
         """Adds a measurement, retrains, and returns the record to journal.
@@ -239,43 +243,44 @@ class Surrogate:
             return self.record()
         inputs, drops = np.array(self._inputs), np.array(self._drops)
         self.cold_start = ColdStart().refitted(inputs, drops)
+        others = 1 - np.eye(len(drops))
+        laws = [ColdStart().refitted(inputs[kept > 0], drops[kept > 0]) for kept in others]
+        misses = drops - np.array([law.predict(row) for law, row in zip(laws, inputs, strict=True)])
         if len(drops) >= self._min_samples:
-            self._retrain(inputs, drops)
+            misses = self._retrain(inputs, drops, laws, misses)
+        self._doubt = Doubt.after(_APART, inputs, drops, misses)
         return self.record()
 
-    def _retrain(self, inputs: Floats, drops: Floats) -> None:
-        """Trains the ensemble on all samples and, in the same batch, one on all but each sample."""
+    def _retrain(self, inputs: Floats, drops: Floats, laws: Sequence[ColdStart], law_misses: Floats) -> Floats:
+        """Trains the ensemble on all samples and, in the same batch, one on all but each sample.
+
+        :param laws: each refitted without the sample; :param law_misses: what they missed of it, points, (samples,)
+        :returns: what is missed of each left-out sample by what is in use from now on, (samples,)
+        """
         count = len(drops)
         others = 1 - np.eye(count)
-        laws = [ColdStart().refitted(inputs[kept > 0], drops[kept > 0]) for kept in others]
-        law_guesses = np.array([law.predict(row) for law, row in zip(laws, inputs, strict=True)])
         mean_guesses = others @ drops / (count - 1)
         self._centre, self._spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-3)
         rows = (inputs - self._centre) / self._spread
         # Leave-one-out networks learn residuals of a law that has not seen the left-out sample either.
         residuals = drops - np.array([self.cold_start.predict(row) for row in inputs])
-        out_of_fold = drops - law_guesses
+        without = np.array([[y - law.predict(x) for x, y in zip(inputs, drops, strict=True)] for law in laws])
         masks = np.concatenate([np.ones((self.MEMBERS, count)), np.repeat(others, self.MEMBERS, axis=0)])
-        targets = np.concatenate(
-            [
-                np.tile(residuals, (self.MEMBERS, 1)),
-                np.repeat(
-                    [[y - law.predict(x) for x, y in zip(inputs, drops, strict=True)] for law in laws], self.MEMBERS, axis=0
-                ),
-            ]
-        )
+        targets = np.concatenate([np.tile(residuals, (self.MEMBERS, 1)), np.repeat(without, self.MEMBERS, axis=0)])
         self._networks = _Networks(self._seed, rows, targets, masks)
         corrections = np.array(
             [self._networks(row)[self.MEMBERS * (fold + 1) : self.MEMBERS * (fold + 2)].mean() for fold, row in enumerate(rows)]
         )
+        misses: Floats = law_misses - corrections
         self._errors = {
-            "leave_one_out_error": float(np.abs(out_of_fold - corrections).mean()),
+            "leave_one_out_error": float(np.abs(misses).mean()),
             "mean_error": float(np.abs(drops - mean_guesses).mean()),
-            "cold_start_error": float(np.abs(out_of_fold).mean()),
+            "cold_start_error": float(np.abs(law_misses).mean()),
         }
         self._networks.keep(self.MEMBERS)
         own = self._errors["leave_one_out_error"]
         self.in_use = own < self._errors["mean_error"] and own < self._errors["cold_start_error"]
+        return misses if self.in_use else law_misses
 
     def record(self) -> dict[str, Any]:
         """Samples, the law, leave-one-out errors in points, and how predictions compared with measurements."""
