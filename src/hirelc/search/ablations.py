@@ -105,6 +105,11 @@ def without_quantization(problem: Problem) -> Problem:
     return View(problem, force, problem.blocks)
 
 
+def pruning_only(config: SearchConfig, min_keep: float) -> SearchConfig:
+    """Settings for what `without_quantization` shows: nothing but 8 bits, and that many channels at least."""
+    return replace(config, min_bits=UNTOUCHED.bits, max_bits=UNTOUCHED.bits, min_keep=min_keep)
+
+
 def with_keeps(problem: Problem, keeps: Sequence[Sequence[float]]) -> Problem:
     """The channels are decided already; formats are all that may change.
 
@@ -159,7 +164,8 @@ class Sequential:
         unpruned = problem.file_bytes([problem.canonical(b, alike(block, 0)) for b, block in enumerate(problem.blocks)])
         middle = round((unpruned * ByteTarget(self._problem, self._goal).bytes) ** 0.5)
         seed = stream_seed(self._seed, "channels first")
-        search = HierarchicalSearch(problem, Goal(max_bytes=middle), replace(self._config, cycles=1), seed, self._progress)
+        config = replace(pruning_only(self._config, self._config.min_keep), cycles=1, trials=1)
+        search = HierarchicalSearch(problem, Goal(max_bytes=middle), config, seed, self._progress)
         vote = search.propose(0)[-1]
         return [[choice.keep_ratio for choice in decided] for decided in vote.choices], problem.file_bytes(vote.choices)
 
@@ -176,5 +182,5 @@ def hierarchical(
         problem = without_pruning(problem)
     elif config.without == "quantization":
         problem = without_quantization(problem)
-        config = replace(config, min_keep=min(config.min_keep, LEAST_KEEP))
+        config = pruning_only(config, min(config.min_keep, LEAST_KEEP))
     return HierarchicalSearch(problem, goal, config, seed, progress)

@@ -112,8 +112,8 @@ class Treasury:
 
     def _budget(self, block: int, fraction: float, strategy: Strategy) -> Budget:
         max_pruning, precision = 1 - self._bounds.min_keep, self._bounds.lowest
-        if strategy is Strategy.QUANTIZATION:
-            max_pruning = 0.0
+        if strategy is Strategy.QUANTIZATION and self._bounds.lowest < self._bounds.highest:
+            max_pruning = 0.0  # else there would be nothing to decide
         elif strategy is Strategy.PRUNING:
             reachable = [rung for rung, slimmest in self._slimmest.items() if slimmest[block] <= fraction]
             precision = max(reachable, default=precision)
