@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from hirelc.layout import StoredKernel, kept_rows, kept_units, layout_of, slim_kernel_shape
+from hirelc.layout import StoredKernel, kept_rows, kept_units, layout_of, slim_kernel_shape, slim_shape
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.policy import Choice
 
@@ -30,11 +30,11 @@ class SizeModel:
 
     def with_overhead_of(self, policy: Mapping[str, Choice], file_bytes: int) -> SizeModel:
         """The same model, right about a file of this length."""
-        return replace(self, overhead=self.overhead + file_bytes - self._file(policy))
+        return replace(self, overhead=self.overhead + file_bytes - self.exact_bytes(policy))
 
     def file_bytes(self, policy: Mapping[str, Choice]) -> int:
         """Length of the file that a canonical policy leads to."""
-        return math.ceil(self._file(policy))
+        return math.ceil(self.exact_bytes(policy))
 
     def block_bytes(self, policy: Mapping[str, Choice], block: int) -> int:
         """Bytes of one block's kernels: codes, scales, masks. Norms and biases are the frame's.
@@ -42,10 +42,25 @@ class SizeModel:
         :param policy: at least the block's kernels
         """
         names = self.spec.blocks[block].kernels
-        couplings = {self.spec.coupling_of[n] for n in names if n in self.spec.coupling_of}
+        couplings = _couplings_of(self.spec, names)
         return math.ceil((sum(self._kernel_bits(policy, n) for n in names) + self._mask_bits(policy, names, couplings)) / 8)
 
-    def _file(self, policy: Mapping[str, Choice]) -> float:
+    def block_share(self, policy: Mapping[str, Choice], block: int) -> float:
+        """Bytes of a file that follow from one block's choices: its kernels, masks, and norms and biases of their width.
+
+        The rest of the file is the same whatever the blocks choose, where `blocks_are_alone`.
+
+        :param policy: at least the block's kernels
+        """
+        names = self.spec.blocks[block].kernels
+        couplings = _couplings_of(self.spec, names)
+        bits = sum(self._kernel_bits(policy, name) for name in names) + self._mask_bits(policy, names, couplings)
+        rest = [t for t in self.spec.rest if t.kind == "coded" and couplings & _couplings_through(self.spec, t.name)]
+        items = sum(math.prod(slim_shape(self.spec, policy, t.name, t.shape)) for t in rest)
+        return (bits + VALUE_BITS * items) / 8
+
+    def exact_bytes(self, policy: Mapping[str, Choice]) -> float:
+        """The same, not rounded."""
         names = [kernel.name for kernel in self.spec.kernels]
         bits = sum(self._kernel_bits(policy, name) for name in names)
         bits += self._mask_bits(policy, names, set(range(len(self.spec.couplings))))
@@ -64,6 +79,28 @@ class SizeModel:
             if kernel.pruning is Pruning.ROWS:
                 bits += _binary_bits(kernel.channels, kept_rows(kernel, policy[name].keep_ratio, self.spec.align))
         return bits + sum(_binary_bits(self.spec.couplings[i].units, kept_units(self.spec, policy, i)) for i in couplings)
+
+
+def blocks_are_alone(spec: NetworkSpec) -> bool:
+    """Whether no tensor's shape follows from two blocks, or from a block that does not own it."""
+    owned = [_couplings_of(spec, block.kernels) for block in spec.blocks]
+    inside = {name: index for index, block in enumerate(spec.blocks) for name in block.kernels}
+    for name in [*spec.by_name, *(tensor.name for tensor in spec.rest)]:
+        through = _couplings_through(spec, name)
+        owners = {index for index, couplings in enumerate(owned) if couplings & through}
+        if len(owners) > 1 or (name in spec.by_name and owners - {inside.get(name)}):
+            return False
+    return all(through in set().union(*owned) for through in range(len(spec.couplings)))
+
+
+def _couplings_of(spec: NetworkSpec, names: Iterable[str]) -> set[int]:
+    """Couplings through the output channels of kernels."""
+    return {spec.coupling_of[name] for name in names if name in spec.coupling_of}
+
+
+def _couplings_through(spec: NetworkSpec, name: str) -> set[int]:
+    """Couplings through any dimension of a tensor."""
+    return {index for index, _ in spec.members_of.get(name, [])}
 
 
 def _binary_bits(full: int, kept: int) -> float:

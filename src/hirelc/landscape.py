@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 from hirelc.compression.prune import canonical, effective_keep
-from hirelc.cost import SizeModel, block_macs, macs
+from hirelc.cost import SizeModel, block_macs, blocks_are_alone, macs
 from hirelc.measure.latency import LatencyTable
 from hirelc.measure.proxy import LogitProxy
 from hirelc.measure.sensitivity import Sensitivity
@@ -16,6 +18,12 @@ from hirelc.policy import Choice, Limits, Policy
 from hirelc.search.problem import BlockInfo, KernelInfo
 
 Choices = Sequence[Choice]
+
+
+class _Rest(NamedTuple):
+    size_bytes: float
+    macs: int
+    latency_ms: float
 
 
 class Landscape:
@@ -45,6 +53,7 @@ class Landscape:
         self.latency = latency
         self._bytes: dict[tuple[int, tuple[Choice, ...]], int] = {}
         self._distortions: dict[tuple[int, tuple[Choice, ...]], float] = {}
+        self._shares: dict[tuple[int, tuple[Choice, ...]], float] = {}
         self._macs: dict[tuple[int, tuple[Choice, ...]], int] = {}
         self._latencies: dict[tuple[int, tuple[Choice, ...]], float] = {}
         self._canonical: dict[tuple[int, tuple[Choice, ...]], tuple[Choice, ...]] = {}
@@ -102,7 +111,32 @@ class Landscape:
         return canonical(self.spec, Policy.of({k.name: decided[k.name] for k in self.spec.kernels}))
 
     def file_bytes(self, choices: Sequence[Choices]) -> int:
-        return self.sizes.file_bytes(self.policy(choices))
+        if not self._additive:
+            return self.sizes.file_bytes(self.policy(choices))
+        total = self._rest.size_bytes + sum(self._share(block, decided) for block, decided in enumerate(choices))
+        return math.ceil(total - 1e-6)  # which is what adding up in another order may change
+
+    def _share(self, block: int, choices: Choices) -> float:
+        key = (block, tuple(choices))
+        if key not in self._shares:
+            self._shares[key] = self.sizes.block_share(self._named(block, self.canonical(block, choices)), block)
+        return self._shares[key]
+
+    @cached_property
+    def _additive(self) -> bool:
+        return blocks_are_alone(self.spec)
+
+    @cached_property
+    def _rest(self) -> _Rest:
+        """What no block decides, where the blocks add up."""
+        plain = [tuple(Choice() for _ in block.kernels) for block in self.spec.blocks]
+        policy, blocks = self.policy(plain), range(len(plain))
+        latency = 0.0 if self.latency is None else self.latency.predict(self.spec, policy)
+        return _Rest(
+            self.sizes.exact_bytes(policy) - sum(self._share(block, plain[block]) for block in blocks),
+            macs(self.spec, policy) - sum(self.block_macs(block, plain[block]) for block in blocks),
+            latency - sum(self.block_latency(block, plain[block]) for block in blocks),
+        )
 
     def block_macs(self, block: int, choices: Choices) -> int:
         key = (block, tuple(choices))
@@ -111,7 +145,9 @@ class Landscape:
         return self._macs[key]
 
     def macs(self, choices: Sequence[Choices]) -> int:
-        return macs(self.spec, self.policy(choices))
+        if not self._additive:
+            return macs(self.spec, self.policy(choices))
+        return self._rest.macs + sum(self.block_macs(block, decided) for block, decided in enumerate(choices))
 
     def block_latency(self, block: int, choices: Choices) -> float:
         if self.latency is None:
@@ -123,7 +159,11 @@ class Landscape:
         return self._latencies[key]
 
     def latency_ms(self, choices: Sequence[Choices]) -> float | None:
-        return None if self.latency is None else self.latency.predict(self.spec, self.policy(choices))
+        if self.latency is None:
+            return None
+        if not self._additive:
+            return self.latency.predict(self.spec, self.policy(choices))
+        return self._rest.latency_ms + sum(self.block_latency(block, decided) for block, decided in enumerate(choices))
 
     def _named(self, block: int, choices: Choices) -> Mapping[str, Choice]:
         return dict(zip(self.spec.blocks[block].kernels, choices, strict=True))
