@@ -1,6 +1,7 @@
 """The logit-MSE proxy: how far the logits move when one kernel is compressed, on a cached calibration batch.
 
-Real forward passes are made at a few anchors per kernel: some precisions, some keep ratios. Between anchors the
+Real forward passes are made at a few anchors per kernel: some precisions, some keep ratios; they begin at the kernel's
+block where the network allows it (see `entrance`). Between anchors the
 proxy follows the error on the weights (Fisher-weighted for quantization, importance lost for pruning), which is
 exact and cheap, on a log-log line. Over kernels the proxy adds up; the search corrects the sum by measurements.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
 from hirelc.compression.quantize import coarser
 from hirelc.compression.rate import zero_order_bits
+from hirelc.measure.entrance import Entrances
 from hirelc.network.calling import call
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
 from hirelc.network.surgery import Kept, cut, masked_state, slices_of
@@ -74,12 +77,20 @@ class LogitProxy:
         self._losses: dict[tuple[str, float], float] = {}
         self._quantization: dict[str, _Curve] = {}
         self._pruning: dict[str, _Curve] = {}
+        self._entrances = self._recorded()
         for kernel in spec.kernels:
             if kernel.block is not None:
                 self._quantization[kernel.name] = self._quantization_curve(kernel)
                 if kernel.pruning is not Pruning.NONE:
                     self._pruning[kernel.name] = self._pruning_curve(kernel)
                 progress()
+        self._entrances = None  # all anchors are measured: the memory goes back
+
+    def _recorded(self) -> Entrances | None:
+        """Outputs of the blocks, from which passes go on; None where a pass is cut into portions."""
+        if self.chunk < batch_length(self.inputs):
+            return None
+        return Entrances(self.network, [block.name for block in self.spec.blocks], lambda: self._outputs(None))
 
     def distortion(self, kernels: Sequence[str], choices: Sequence[Choice]) -> float:
         """Sum over kernels (of one block) of what quantization and pruning do to the logits; zero or more."""
@@ -96,9 +107,10 @@ class LogitProxy:
         return total
 
     def network_distortion(self, state: Mapping[str, Tensor]) -> float:
-        """One real forward pass with some tensors replaced."""
+        """One real forward pass with some tensors replaced; blocks before all of them need not run again."""
         self.forward_passes += 1
-        moved = (self._outputs(state) - self.logits)[self.finite]
+        with nullcontext() if self._entrances is None else self._entrances.before(state):
+            moved = (self._outputs(state) - self.logits)[self.finite]
         value = float(moved.square().mean()) / self.variance
         return value if math.isfinite(value) else 1e6
 

@@ -49,8 +49,8 @@ class Doubt:
         seen = np.einsum("ij,jk,ik->i", rows, covariance, rows)
         unseen = seen / (1 - seen)  # as it was without the sample itself
         expected = _deviation(drops - misses) ** 2 * (1 + unseen)
-        factor = np.sqrt((TRUST + float((misses**2 / expected).sum())) / (TRUST + len(drops)))
-        return cls(scales, centre, covariance, float(factor))
+        factor = ((TRUST + float((misses**2 / expected).sum())) / (TRUST + len(drops))) ** 0.5
+        return cls(scales, np.asarray(centre), covariance, float(factor))
 
     def __call__(self, features: Floats, drop_points: float) -> float:
         """In points, above 0.
@@ -59,7 +59,7 @@ class Doubt:
         """
         row = _rows(((features - self.centre) / self.scales)[None])[0]
         novelty = float(row @ self.covariance @ row)
-        return self.factor * float(_deviation(np.array(drop_points))) * (1 + novelty) ** 0.5
+        return float(self.factor * _deviation(np.array(drop_points)) * (1 + novelty) ** 0.5)
 
 
 def _rows(standardised: Floats) -> Floats:

@@ -237,19 +237,26 @@ class Surrogate:
         """
         if predicted is not None:
             self._predictions.append((predicted, drop_points))
-        self._inputs.append(features)
-        self._drops.append(drop_points)
-        if not self._learns:
-            return self.record()
-        inputs, drops = np.array(self._inputs), np.array(self._drops)
-        self.cold_start = ColdStart().refitted(inputs, drops)
-        others = 1 - np.eye(len(drops))
-        laws = [ColdStart().refitted(inputs[kept > 0], drops[kept > 0]) for kept in others]
-        misses = drops - np.array([law.predict(row) for law, row in zip(laws, inputs, strict=True)])
-        if len(drops) >= self._min_samples:
-            misses = self._retrain(inputs, drops, laws, misses)
-        self._doubt = Doubt.after(_APART, inputs, drops, misses)
+        self.learn(features[None], [drop_points])
         return self.record()
+
+    def learn(self, inputs: Floats, drop_points: Sequence[float]) -> None:
+        """Adds measurements and retrains once.
+
+        :param inputs: (samples, features); :param drop_points: (samples,)
+        """
+        self._inputs += list(inputs)
+        self._drops += list(drop_points)
+        if not self._learns:
+            return
+        known, drops = np.array(self._inputs), np.array(self._drops)
+        self.cold_start = ColdStart().refitted(known, drops)
+        others = 1 - np.eye(len(drops))
+        laws = [ColdStart().refitted(known[kept > 0], drops[kept > 0]) for kept in others]
+        misses = drops - np.array([law.predict(row) for law, row in zip(laws, known, strict=True)])
+        if len(drops) >= self._min_samples:
+            misses = self._retrain(known, drops, laws, misses)
+        self._doubt = Doubt.after(_APART, known, drops, misses)
 
     def _retrain(self, inputs: Floats, drops: Floats, laws: Sequence[ColdStart], law_misses: Floats) -> Floats:
         """Trains the ensemble on all samples and, in the same batch, one on all but each sample.
