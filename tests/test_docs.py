@@ -97,7 +97,7 @@ def test_recipes_keep_the_contracts_and_compress(tmp_path: Path) -> None:
     pytest_call = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
     formats = _run([*pytest_call, "tests/contracts/test_number_formats.py", "-k", "normal"], tmp_path, source)
     assert int(re.search(r"(\d+) passed", formats)[1]) >= 7 * 4 * 9
-    strategies = _run([*pytest_call, "tests/contracts/test_search_strategies.py", "-k", "Evolution"], tmp_path, source)
+    strategies = _run([*pytest_call, "tests/contracts/test_search_strategies.py", "-k", "Climbing"], tmp_path, source)
     assert int(re.search(r"(\d+) passed", strategies)[1]) >= 7
 
     (tmp_path / "nets.py").write_text(
@@ -113,9 +113,9 @@ def test_recipes_keep_the_contracts_and_compress(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     small = ["--images", "4000", "--cycles", "3", "--batch-size", "32", "--ratio", "3.5", "--no-control"]
     command = [sys.executable, "-m", "hirelc", "compress", "--model", "nets:make_net", "--data", "jsonl:rows.jsonl"]
-    _run([*command, "--strategy", "evolution", "--out", "run", *small], tmp_path, source)
+    _run([*command, "--strategy", "climbing", "--out", "run", *small], tmp_path, source)
     origins = [event["origin"] for event in map(json.loads, (tmp_path / "run" / "journal.jsonl").open()) if "origin" in event]
-    assert set(origins) == {"evolution"}
+    assert set(origins) == {"climbing"}
     files = sorted((tmp_path / "run" / "candidates").glob("*.hirelc"))
     shown = [json.loads(_run([sys.executable, "-m", "hirelc", "show", str(f), "--json"], tmp_path, source)) for f in files]
     assert any(kernel["number_type"] == "normal" for view in shown for kernel in view["kernels"])
