@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hirelc import cli_ablate, cli_deploy, cli_report
+from hirelc import cli_ablate, cli_deploy, cli_report, cli_resume
 from hirelc.config import PARTS, STRATEGY_NAMES, Config, SearchConfig, TrainConfig
 from hirelc.errors import HirelcError, RunError
 from hirelc.policy import Goal
@@ -94,6 +94,8 @@ Device = Annotated[str, typer.Option(help="cpu or cuda")]
 Blocks = Annotated[str | None, typer.Option(help="regular expression for the module paths of the blocks; else by repetition")]
 Json = Annotated[bool, typer.Option("--json", help="for programs instead of people")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")]
+TRACK_HELP = "mlflow (a store in the run's folder) or mlflow:URI; TensorBoard, where installed, without asking; or none"
+Track = Annotated[list[str] | None, typer.Option("--track", help=TRACK_HELP)]
 Plain = Annotated[bool, typer.Option("--plain", help="one line per event, as where no terminal is: for logs")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="more lines; tracebacks", callback=_remember_verbose)]
 BatchSize = Annotated[int, typer.Option(help="samples in a batch")]
@@ -209,6 +211,7 @@ def compress(
     device: Device = "cpu",
     quiet: Quiet = False,
     plain: Plain = False,
+    track: Track = None,
     verbose: Verbose = False,
 ) -> None:
     """Compresses a network to a goal; the file is OUT/model.hirelc.
@@ -237,30 +240,29 @@ def compress(
     config = replace(config, activations=activations, calibrate_only=calibrate_only, train=train)
     config = replace(config, latency_batch=latency_batch, latency_table=table)
 
-    from hirelc.inputs import DataOptions, read_inputs, task_name
-    from hirelc.models import load_network
+    from hirelc.inputs import DataOptions, inputs_json, read_again
     from hirelc.pipeline import compress as run
     from hirelc.words import result_words
 
     say = _reporter(quiet, verbose, plain)
-    network = load_network(model, weights, seed, task_name(model, task))
+    options = DataOptions(image_size, normalise, tokenizer, max_tokens)
+    request = {"batch_size": batch_size, "train_limit": train_limit, "augment": None if augment == "none" else augment}
+    kept = inputs_json(model, weights, data, task, options, **request, seed=seed)
+    network, judged, splits = read_again(kept)
     if weights is None and not model.startswith("hf:"):
         say.line("no --weights: the network is compressed as its factory returns it")
-    options = DataOptions(image_size, normalise, tokenizer, max_tokens)
-    judged, splits = read_inputs(
-        model,
-        data,
-        task,
-        options,
-        batch_size=batch_size,
-        train_limit=train_limit,
-        augment=None if augment == "none" else augment,
-        seed=seed,
-    )
     say.line(f"data: {splits.description}")
     for note in splits.notes:
         say.warn(note)
-    given: dict[str, Any] = {"test": splits.test, "config": config, "task": judged, "reporter": say, "time": budget}
+    given: dict[str, Any] = {
+        "test": splits.test,
+        "config": config,
+        "task": judged,
+        "reporter": say,
+        "time": budget,
+        "inputs": kept,
+        "track": track or (),
+    }
     result = run(network, splits.train, splits.validation, goal, out, **given)
     flags = ([] if task is None else ["--task", task]) + options.flags()
     typer.echo(result_words(result, _evaluate_command(result.path, model, data, weights, seed, flags)))
@@ -398,6 +400,7 @@ def demo(
 cli_report.register(app)
 cli_deploy.register(app)
 cli_ablate.register(app)
+cli_resume.register(app, lambda quiet, verbose, plain: _reporter(quiet, verbose, plain))
 
 
 def _reporter(quiet: bool, verbose: bool, plain: bool) -> RichReporter:

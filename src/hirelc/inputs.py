@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from hirelc.data import Splits, load_data
 from hirelc.errors import DataError
 from hirelc.hf_models import PREFIX, data_wishes, usual_task
-from hirelc.models import find_task
+from hirelc.models import find_task, load_network
 from hirelc.sources.base import NORMALISATIONS
 from hirelc.task import Task
 
@@ -71,6 +75,30 @@ def read_inputs(
     if options.max_tokens is not None:
         wishes["max_tokens"] = options.max_tokens
     return found, load_data(data, targets=found.targets if labelled else "none", **wishes, **request)
+
+
+def read_again(kept: Mapping[str, Any]) -> tuple[nn.Module, Task, Splits]:
+    """Network, task and data as an earlier command was given them.
+
+    :param kept: what `inputs_json` made
+    :raises HirelcError: they cannot be read any more
+    """
+    model, task, weights = kept["model"], kept["task"], kept["weights"]
+    network = load_network(model, None if weights is None else Path(weights), kept["seed"], task_name(model, task))
+    request = {name: kept[name] for name in ("batch_size", "train_limit", "augment", "seed")}
+    judged, splits = read_inputs(model, kept["data"], task, DataOptions(**kept["options"]), **request)
+    return network, judged, splits
+
+
+def inputs_json(
+    model: str, weights: Path | None, data: str, task: str | None, options: DataOptions, **request: Any
+) -> dict[str, Any]:
+    """What `read_again` reads. Paths stay as they were typed.
+
+    :param request: batch_size, train_limit, augment, seed
+    """
+    given = {"model": model, "weights": None if weights is None else str(weights), "data": data, "task": task}
+    return {**given, "options": asdict(options), **request}
 
 
 def image_shape(text: str, channels: int = 3) -> tuple[int, int, int]:

@@ -96,7 +96,6 @@ def compress(
     make = prepare(model, {"train": train, "val": val, "test": test}, goal, config, task, say)
     with locked(out):
         run = make(RunDirectory.create(out))
-        run.directory.observers += followers
         run.directory.write_json(FINGERPRINT, fingerprint(run))
         if inputs is not None:
             run.directory.write_json(INPUTS, inputs)
@@ -112,6 +111,7 @@ def compress(
             validation=run.validation.samples,
             test=None if run.test is None else run.test.samples,
         )
+        run.directory.observers += followers
         return carry_out(run, budget)
 
 
@@ -215,6 +215,7 @@ def make_bench(run: Run) -> tuple[float, Sensitivity, dict[str, Tensor], Bench]:
     sensitivity = measure_sensitivity(run)
     importance = importance_of(run, sensitivity)
     bench = Bench(run.model, run.spec, make_trainer(run), importance, sensitivity.fisher, baseline, sensitivity.samples)
+    bench.exact = run.config.calibrate_only or not run.config.train.final
     if run.config.activations == "int8":
         bench.calibration = calibration_inputs(run)
     if run.config.calibrate_only:

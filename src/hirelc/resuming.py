@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from hirelc.results import Result
 from hirelc.store import INPUTS, JOURNAL, RunDirectory, has_begun, locked, read_journal
 from hirelc.task import CLASSIFICATION, Task
 from hirelc.timing import TimeBudget
+from hirelc.tracking.choosing import trackers, trackers_of
 from hirelc.version import __version__
 
 
@@ -35,6 +37,7 @@ def resume(
     test: object | None = None,
     task: Task = CLASSIFICATION,
     reporter: Reporter | None = None,
+    track: Sequence[str] = (),
 ) -> Result:
     """Goes on with a run that was killed, interrupted or out of disk, and ends as if it had not been.
 
@@ -46,6 +49,7 @@ def resume(
 
     :param run: the run's folder
     :param model: as `compress` was given it, and so are `train`, `val`, `test` and `task`
+    :param track: as of `compress`
     :raises RunError: there is no run, another process writes to it, or something given is not what the run began with
     :raises HirelcError: as `compress`
     """
@@ -55,10 +59,12 @@ def resume(
     if found is not None:
         say.line(f"{folder} has ended: nothing is left to do")
         return found
+    followers = trackers(track, say)
     config = Config.from_json(then["config"])
     make = prepare(model, {"train": train, "val": val, "test": test}, Goal(**then["goal"]), config, task, say)
     with locked(folder):
         made = make(RunDirectory.open(folder))
+        made.directory.observers += trackers_of(folder, say)
         changes = differences(then, fingerprint(made)) + _changed_config(made.directory, then)
         if changes:
             raise RunError(f"{folder} was begun with something else: {'; '.join(changes)}: give what it began with")
@@ -69,6 +75,7 @@ def resume(
         made.directory.journal("resumed", command=command_line(), measurements=measured)
         say.line(f"{folder}: {measured} measurement{'s' if measured != 1 else ''} found, going on")
         budget = None if config.train.seconds is None else TimeBudget(config.train.seconds, before=spent)
+        made.directory.observers += followers
         return carry_out(made, budget)
 
 

@@ -13,7 +13,7 @@ from hirelc.evaluation import Evaluation
 from hirelc.network.spec import Coupling, Kernel, NetworkSpec, Pruning
 from hirelc.policy import Goal
 from hirelc.results import Result, Row
-from hirelc.store import JOURNAL
+from hirelc.store import JOURNAL, has_begun, read_journal
 
 HEADINGS = ("", "file bytes", "ratio", "test acc. %", "validation %", "MACs", "parameters", "wall time")
 
@@ -75,9 +75,23 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def result_words(result: Result, next_command: str | None = None) -> str:
     """The whole end of a run: table, loss, whether the goal is met, where the file lies, what to type next."""
-    lines = [result_table(result), "", f"lost   {loss(result)}", f"goal   {goal_words(result.goal)}: {_met(result)}"]
+    lines = [
+        result_table(result),
+        "",
+        *_failed(result),
+        f"lost   {loss(result)}",
+        f"goal   {goal_words(result.goal)}: {_met(result)}",
+    ]
     lines += [f"file   {result.path}", f"run    {result.folder} (journal.jsonl, result.json, candidates/)"]
     return "\n".join(lines + ([f"next   {next_command}"] if next_command else []))
+
+
+def _failed(result: Result) -> list[str]:
+    """How many candidates failed, and why the first did."""
+    reasons = [m.failure for m in result.measurements if m.failure is not None]
+    if not reasons:
+        return []
+    return [f"failed {len(reasons)} of {len(result.measurements)} candidates, the first: {' '.join(reasons[0].split())}"]
 
 
 def loss(result: Result) -> str:
@@ -124,6 +138,8 @@ def kept_words(folder: Path) -> str:
         ended = f", the finished {run / 'model.hirelc'}" if (run / "model.hirelc").is_file() else ""
         parts.append(f"{run} keeps its {JOURNAL}{candidates}{ended}")
     readable = any((run / "candidates").is_dir() for run in runs)
+    unfinished = [run for run in runs if not any(event["event"] == "result" for event in read_journal(run))]
+    parts += [f"`hirelc resume {run}` goes on" for run in unfinished if has_begun(run)]
     return "; ".join(parts) + (" (`hirelc evaluate` reads each .hirelc file)" if readable else "")
 
 
