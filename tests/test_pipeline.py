@@ -154,7 +154,8 @@ def test_the_folder_holds_config_environment_and_candidates(finished: tuple[Resu
     saved = json.loads((result.folder / "result.json").read_text())
     assert saved["met"] is True
     assert Policy.from_json(saved["policy"]) == result.policy
-    files = sorted((result.folder / "candidates").glob("*.hirelc"))
+    assert (result.folder / "candidates/final.hirelc").read_bytes() == result.path.read_bytes()
+    files = sorted((result.folder / "candidates").glob("0*.hirelc"))
     assert [path.stat().st_size for path in files] == [m.size_bytes for m in result.measurements]
     assert all(hirelc.load(path, Tiny) for path in files)
 

@@ -30,7 +30,9 @@ from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
 from hirelc.tensorfile import pack_tensors
 
-ROUNDINGS = 3
+ROUNDINGS, CAUTION = 4, 0.7
+LATER = 0.25  # of the wanted length, by which a candidate may be too long when the long fine-tune begins
+ROUNDED_AWAY = 0.03  # of the wanted length: at half a bit per weight, rounding more away costs points
 RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
 SAFETY = 0.997  # on the bits of the second one: better a little short than rounded away without compensation
 JUDGED_SAMPLES = 512  # by which the weights to start from are chosen
@@ -49,6 +51,8 @@ class Bench:
     :param fisher: per kernel and weight, by what learned steps start
     :param baseline: accuracy of the original on the search-validation split, in percent
     :param calibration: inputs on which the ranges of 8-bit activations are found; None leaves activations in float
+    :param exact: a candidate's file is as short as asked for, whatever it costs; else one that is a little too long stays so
+        when rounding would do harm: the long fine-tune, which has the time, makes it shorter
     :ivar current: the weights of the last full fine-tune, once `moved`
     :ivar reserve: bits that coarser steps may leave / bits that reconstructed codes may take; found by measuring
     :ivar rounded_alone: kernels of the last candidate that could not be reconstructed -> the reason
@@ -63,6 +67,7 @@ class Bench:
     images_seen: int = 0
     calibration: Any = None
     reconstruction: Reconstruction | None = None
+    exact: bool = True
     reserve: float = field(default=1.0, init=False)
     rounded_alone: Mapping[str, str] = field(default_factory=dict, init=False)
     current: nn.Module = field(init=False)
@@ -183,7 +188,8 @@ class Bench:
         scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
         led_to = goal if self.trainer.config.rate_term else None
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
-        self._round_away(compressed, importance, goal)
+        if self.exact or len(pack(compressed)) <= (1 + ROUNDED_AWAY) * target_bytes:
+            self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
 
     def reconstruct(self, reconstruction: Reconstruction, compressed: CompressedNetwork, target_bytes: int) -> bytes:
@@ -208,10 +214,12 @@ class Bench:
         return pack(compressed)
 
     def _round_away(self, compressed: CompressedNetwork, importance: Mapping[str, Tensor], goal: FileGoal) -> None:
-        for _ in range(ROUNDINGS):
+        for last in [False] * (ROUNDINGS - 1) + [True] * 2:
             if goal.met(compressed):
                 break
-            round_to_bits(compressed, importance, goal.kernel_bits(compressed))
+            # most of the way only, but for the last time: as codes get rarer, the coder's gains grow
+            now, wanted = kernel_bits(compressed), goal.kernel_bits(compressed)
+            round_to_bits(compressed, importance, wanted if last else now - CAUTION * (now - wanted))
 
     def read_back_accuracy(self, data: bytes) -> float:
         """Accuracy on the search-validation split of the network that a file holds."""

@@ -12,7 +12,7 @@ from torch import nn
 from hirelc import cost
 from hirelc.artifact.container import read
 from hirelc.artifact.load import build
-from hirelc.candidates import Bench, Candidate, save_state
+from hirelc.candidates import LATER, Bench, Candidate, save_state
 from hirelc.checkpoints import FINAL, FileCheckpoint, clear_checkpoints, save_candidate
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.prune import canonical
@@ -36,7 +36,7 @@ def finish(
     images = _final_images(run, bench)
     trained, data = None, picked.data  # without more training, what was measured is what is delivered
     if run.config.train.final and not run.config.calibrate_only:
-        limit = max(run.goal.byte_limit(bench.spec.original_bytes) or 0, len(picked.data))
+        limit = max(run.goal.byte_limit(bench.spec.original_bytes) or len(picked.data), round(len(picked.data) / (1 + LATER)))
         trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
         bench.images_seen += 0 if trained is None else trained.images
     alone = dict(bench.rounded_alone)

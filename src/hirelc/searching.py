@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from hirelc.batches import Batches
-from hirelc.candidates import Bench, Candidate
+from hirelc.candidates import LATER, Bench, Candidate
 from hirelc.checkpoints import save_candidate
 from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
@@ -112,7 +112,8 @@ class _Loop:
         :param seconds: of this process; what was recalled is added
         """
         seconds += sum(self.measurements[i].seconds for i in self.recalled)
-        pick = self.archive.pick(self.run.goal, self.run.spec.original_bytes)
+        later = 0.0 if self.bench.exact else LATER
+        pick = self.archive.pick(self.run.goal, self.run.spec.original_bytes, later)
         index = next(i for i, measurement in enumerate(self.measurements) if measurement is pick.entry.measurement)
         self.run.directory.journal_once(
             "pick",

@@ -139,3 +139,11 @@ def test_no_kernel_starts_dead_however_coarse_its_policy_is() -> None:
     scale_to_bits(compressed, fisher, target)
     assert zero_order_bits(*kernels[0]) > 0.25 * target / weights * kernels[0][1].numel()
     assert kernel_bits(compressed) <= target
+
+
+def test_rounding_takes_no_kernel_apart() -> None:
+    compressed, fisher = network(Choice(4, 1.0, NumberType.INT, Granularity.LEARNED, coarse=4))
+    before = [zero_order_bits(*kernel) for kernel in kernels_of(compressed)]
+    round_to_bits(compressed, fisher, 0.8 * kernel_bits(compressed))
+    left = [zero_order_bits(*kernel) / bits for kernel, bits in zip(kernels_of(compressed), before, strict=True)]
+    assert kernel_bits(compressed) <= 0.8 * sum(before) and min(left) >= 0.55  # twice the average's loss, and no more

@@ -26,6 +26,8 @@ FAIR = 0.7
 # And none starts with less than this part of the bits per weight that all may have on average: it would be dead before
 # training begins. Its policy's coarser step is taken back as far as that needs.
 VANISHING = 0.5
+# Rounding takes at most so many times the average's share from one kernel, for the same reason.
+SPREAD = 2.0
 NEXT_TO_NOTHING = 0.02  # of the bits at the start: coarser than that is not looked at
 LOWEST_PRICE, HIGHEST_PRICE = -60.0, 20.0  # log2 of loss per bit
 
@@ -61,6 +63,12 @@ def round_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor
     if kernel_bits(compressed) <= target_bits:
         return
     kernels = [_Rounding(q, w, importance[name]) for name, (q, w) in _named(compressed)]
+    now = sum(kernel.bits(0.0) for kernel in kernels)
+    left = 1 - SPREAD * max(0.0, 1 - target_bits / now)
+    while left > NEXT_TO_NOTHING and sum(kernel.floored(left) for kernel in kernels) > target_bits:
+        left /= 2
+    for kernel in kernels:
+        kernel.keep(left)
     price = _price(lambda price: sum(k.bits(price) for k in kernels), target_bits)
     for kernel in kernels:
         kernel.write(price)
@@ -139,13 +147,29 @@ class _Rounding:
         importance = as_rows(_floored(importance), quantizer.channel_dim)
         self.errors = importance * ((levels[self.choices] - units) * self.scale).square()
         self.costs = -shares_of(quantizer, weight).log2()
+        self.highest_price = 2.0**HIGHEST_PRICE
 
-    def chosen(self, price: float) -> Tensor:
+    def floored(self, left: float) -> float:
+        """The fewest bits that leave this part of the present ones, or as little more as prices can tell apart."""
+        self.keep(left)
+        return self.bits(self.highest_price)
+
+    def keep(self, left: float) -> None:
+        """No price takes more from this kernel than leaves this part of its bits."""
+        least = left * self.bits(0.0)
+        low, high = LOWEST_PRICE, HIGHEST_PRICE
+        for _ in range(24):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.bits(2.0**middle, capped=False) >= least else (low, middle)
+        self.highest_price = 2.0**low
+
+    def chosen(self, price: float, capped: bool = True) -> Tensor:
+        price = min(price, self.highest_price) if capped else price
         best = (self.errors + price * self.costs[self.choices]).argmin(0, keepdim=True)
         return self.choices.gather(0, best)[0]
 
-    def bits(self, price: float) -> float:
-        return entropy_bits(self.chosen(price).reshape(-1))
+    def bits(self, price: float, capped: bool = True) -> float:
+        return entropy_bits(self.chosen(price, capped).reshape(-1))
 
     def write(self, price: float) -> None:
         values = (self.quantizer.grid.levels[self.chosen(price)] - self.zero) * self.scale

@@ -9,6 +9,7 @@ from hirelc.errors import RunError
 from hirelc.policy import Goal, Limits, Measurement, Policy
 
 Payload = TypeVar("Payload")
+FEE = 10.0  # points for a file of twice the length: about what training a part of it away costs at half a bit per weight
 AS_CLOSE = 0.01  # of a limit: entries that exceed the limits by so little more are as close
 
 
@@ -67,18 +68,25 @@ class Archive(Generic[Payload]):
         kept = [entry for entry in self._entries if not any(dominates(other, entry) for other in self._entries)]
         return tuple(sorted(kept, key=lambda entry: entry.costs))
 
-    def pick(self, goal: Goal, original_bytes: int) -> Pick[Payload]:
-        """The entry to deliver.
+    def pick(self, goal: Goal, original_bytes: int, later: float = 0.0) -> Pick[Payload]:
+        """The entry to deliver, or to train on.
 
         Where bytes are limited, or neither bytes nor drop: the least drop within all limits. With a drop limit but none
         on bytes: the smallest within all. Where nothing is within the limits: the closest to them, with the reason.
         Ties go to the smaller, then to the earlier entry.
 
+        :param later: by which part of the byte limit a file may be too long, for a long fine-tune makes it shorter; that
+            costs `FEE`
         :raises RunError: when the archive is empty
         """
         if not self._entries:
             raise RunError("no policy was measured successfully; nothing can be picked")
         limits, max_drop = goal.limits(original_bytes), goal.max_drop
+        if later and limits.size_bytes is not None:
+            close = [(_too_long(limits, entry), entry) for entry in self._entries]
+            rated = [(e.measurement.drop_points + FEE * over, e.costs, i) for i, (over, e) in enumerate(close) if over <= later]
+            if rated:
+                return self._least_drop([self._entries[min(rated)[2]]], max_drop)
         within = [entry for entry in self._entries if not _excess(limits, entry)]
         if not within:
             least = min(sum(_excess(limits, entry).values()) for entry in self._entries)
@@ -102,6 +110,13 @@ class Archive(Generic[Payload]):
 def _excess(limits: Limits, entry: Entry[Any]) -> dict[str, float]:
     m = entry.measurement
     return limits.excess(m.size_bytes, m.macs, m.latency_ms)
+
+
+def _too_long(limits: Limits, entry: Entry[Any]) -> float:
+    """By which part the file is too long; infinite where another limit does not hold, for training changes no shape."""
+    excess = _excess(limits, entry)
+    length = excess.pop("size_bytes", 0.0)
+    return float("inf") if excess else length
 
 
 def _shortfall(limits: Limits, entry: Entry[Any]) -> str:
