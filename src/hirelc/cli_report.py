@@ -59,14 +59,28 @@ def compare(
     typer.echo(write_comparison(runs, out))
 
 
-def status(run: Run, as_json: Json = False) -> None:
-    """Tells how a run stands: cycle, best so far against the goal, time, last events. Also while it runs.
+def status(
+    run: Run,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="go on until the run has ended; Ctrl-C leaves it alone")] = False,
+) -> None:
+    """Tells how a run stands: what it does, cycle, best so far against the goal, time left. Also while it runs.
 
     \b
     hirelc status runs/mine
+    hirelc status runs/mine --watch
     """
     from hirelc.report.status import status as read_status
     from hirelc.report.status import status_words
 
-    found = read_status(run, datetime.now(UTC))
-    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else status_words(found))
+    if not watch:
+        found = read_status(run, datetime.now(UTC))
+        typer.echo(json.dumps(found.to_json(), indent=2) if as_json else status_words(found))
+        return
+    if as_json:
+        from hirelc.errors import RunError
+
+        raise RunError("--watch draws for people and --json is for programs: give one of them")
+    from hirelc.live.watch import watch as watch_run
+
+    watch_run(run)

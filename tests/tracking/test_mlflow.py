@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(800):  # a busy machine takes minutes to import it
             try:
                 urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}/health", timeout=5).close()
                 break
@@ -135,3 +135,20 @@ def test_no_server_is_one_line_before_anything_is_measured(tmp_path: Path, monke
     with pytest.raises(RunError, match=r"MLflow at http://127.0.0.1:9 cannot be used \(") as caught:
         MLflow(Telling(), "http://127.0.0.1:9").begin(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
+    # a run that goes on is only warned
+    (tmp_path / "mlflow.json").write_text('{"uri": "http://127.0.0.1:9", "run_id": "abc"}')
+    say = Telling()
+    (tracker,) = MLflow.of(tmp_path, say)
+    replay(tracker, tmp_path, len(whole_run()))
+    tracker.end()
+    assert len(say.warnings) == 1 and say.warnings[0].endswith("the run goes on without")
+
+
+def test_a_note_that_leads_nowhere_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow, "find_spec", lambda name: None)
+    say = Telling()
+    assert MLflow.of(tmp_path, say) == [] and say.warnings == []
+    for text in ('{"uri": null, "run_id": "abc"}', "{", "[]"):
+        (tmp_path / "mlflow.json").write_text(text)
+        assert MLflow.of(tmp_path, say) == []
+    assert len(say.warnings) == 3 and "MLflow is not installed" in say.warnings[0]

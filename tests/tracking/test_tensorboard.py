@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hirelc.errors import RunError
 from hirelc.progress import Silent
 from hirelc.tracking import choosing, tensorboard
-from hirelc.tracking.choosing import trackers
+from hirelc.tracking.choosing import trackers, trackers_of
 from hirelc.tracking.tensorboard import TensorBoard
 from live.events import replay, whole_run
 
@@ -101,3 +101,9 @@ def test_unknown_trackers_are_refused(names: list[str], message: str) -> None:
 
 def test_none_is_none() -> None:
     assert trackers(["none"], Telling()) == []
+
+
+def test_a_run_that_goes_on_keeps_its_trackers(tmp_path: Path) -> None:
+    assert trackers_of(tmp_path, Telling()) == []  # it was begun with --track none
+    (tmp_path / "tensorboard").mkdir()
+    assert [type(tracker) for tracker in trackers_of(tmp_path, Telling())] == [TensorBoard]

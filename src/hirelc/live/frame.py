@@ -62,6 +62,8 @@ class Frame:
         rows.add_row("best", self._best())
         if status.state is not State.RUNNING:
             rows.add_row("state", Text(f"{status.state.value}, {status.doing}"))
+        if status.state in (State.DIED, State.INTERRUPTED):
+            rows.add_row("go on", Text(f"hirelc resume {status.folder}"))
         return rows
 
     def _best(self) -> Text:

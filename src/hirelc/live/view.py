@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console, ConsoleDimensions
-from rich.control import Control
-from rich.live import Live
+from rich.console import Console
 
 from hirelc.live.frame import Frame
 from hirelc.live.front import front_of
+from hirelc.live.screen import Screen
 from hirelc.progress import RichReporter, Stage
 from hirelc.report.outlook import UnderWay
 from hirelc.report.reading import Json, gathered
@@ -41,8 +39,7 @@ class LiveReporter(RichReporter):
         super().__init__(level, console)
         # one thread draws, the run's own speaks: whatever they share is touched under the lock
         self._lock = threading.RLock()
-        self._live: Live | None = None
-        self._size = ConsoleDimensions(0, 0)
+        self._screen = Screen(self._console, self._say_again)
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._folder: Path | None = None
@@ -73,9 +70,10 @@ class LiveReporter(RichReporter):
             self._thread = None
         with self._lock:
             self._stage = None
-            if self._live is not None:
-                self._guarded(self._finish)
-            self._live, self._folder = None, None
+            if self._events:
+                self._guarded(lambda: self._screen.show(self.frame()))
+            self._guarded(self._screen.close)
+            self._folder = None
 
     def frame(self) -> Frame:
         """What is shown now."""
@@ -116,38 +114,14 @@ class LiveReporter(RichReporter):
             return self._guarded(self._show)
 
     def _show(self) -> None:
-        if self._over.is_set() or not self._events:
-            return
-        size = self._console.size
-        if self._live is None:
-            self._start()
-        elif size.width < self._size.width or size.height < self._size.height:
-            # Lines that a narrower terminal broke cannot be taken back one by one.
-            self._live.stop()
-            self._console.control(Control.clear(), Control.home())
-            for text, style in self._said:
-                super()._say(text, style)
-            self._start()
-        else:
-            self._live.update(self.frame(), refresh=True)
-        self._size = size
+        if not self._over.is_set() and self._events:
+            self._screen.show(self.frame())
 
-    def _finish(self) -> None:
-        assert self._live is not None
-        self._live.update(self.frame())
-        self._live.stop()
+    def _say_again(self) -> None:
+        for text, style in self._said:
+            super()._say(text, style)
 
-    def _start(self) -> None:
-        self._live = Live(
-            self.frame(),
-            console=self._console,
-            auto_refresh=False,
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file goes on going there
-            vertical_overflow="crop",
-        )
-        self._live.start(refresh=True)
-
-    def _guarded(self, draw: Any) -> bool:
+    def _guarded(self, draw: Callable[[], None]) -> bool:
         try:
             draw()
         except (OSError, UnicodeError, ValueError):  # the terminal is gone, or cannot say it

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hirelc.errors import RunError
 from hirelc.progress import Observer, Reporter
 from hirelc.tracking.mlflow import MLflow
-from hirelc.tracking.tensorboard import MISSING, TensorBoard, installed
+from hirelc.tracking.tensorboard import FOLDER, MISSING, TensorBoard, installed
 
 NAMES = "tensorboard, mlflow, mlflow:URI or none"
 
@@ -30,3 +31,9 @@ def trackers(names: Sequence[str], say: Reporter) -> list[Observer]:
     found: list[Observer] = [TensorBoard(say)] if installed() else []
     places = {name.partition(":")[2] or None: None for name in names if name.startswith("mlflow")}
     return [*found, *(MLflow(say, uri) for uri in places)]
+
+
+def trackers_of(folder: Path, say: Reporter) -> list[Observer]:
+    """Those that a run began with, to go on with."""
+    found: list[Observer] = [TensorBoard(say)] if (folder / FOLDER).is_dir() and installed() else []
+    return [*found, *MLflow.of(folder, say)]

@@ -43,7 +43,9 @@ class MLflow:
         self._ended = "FAILED"
 
     def begin(self, folder: Path) -> None:
-        """:raises RunError: the store cannot be opened: found before anything was measured"""
+        """
+        :raises RunError: the store cannot be opened: found before anything was measured. A run that goes on is only warned
+        """
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         with self._say.stage("opening MLflow"):
@@ -56,21 +58,24 @@ class MLflow:
             uri = self._uri or f"sqlite:///{folder.resolve() / STORE}"
             try:
                 self._client = mlflow.MlflowClient(uri)
-                self._run = self._find_run(uri) or self._new_run(uri)
+                self._run = self._find_run() or self._new_run()
             except (mlflow.MlflowException, OSError) as error:
                 self._client = None
-                raise RunError(f"MLflow at {self._uri or uri} cannot be used ({_short(error)}): check the address") from error
+                message = f"MLflow at {self._uri or uri} cannot be used ({_short(error)})"
+                if not (folder / NOTE).is_file():
+                    raise RunError(f"{message}: check the address") from error
+                self._say.warn(f"{message}: the run goes on without")
 
-    def _find_run(self, uri: str) -> str | None:
+    def _find_run(self) -> str | None:
         """Of a run that goes on, where it was begun in the same store."""
         note = self._folder / NOTE
         known = json.loads(note.read_text()) if note.is_file() else {}
-        if known.get("uri") != uri:
+        if self._uri != known.get("uri", ""):
             return None
         self._client.update_run(known["run_id"], status="RUNNING")
         return str(known["run_id"])
 
-    def _new_run(self, uri: str) -> str:
+    def _new_run(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             experiment = found.experiment_id
@@ -80,8 +85,20 @@ class MLflow:
             experiment = self._client.create_experiment(EXPERIMENT)
         tags = {"hirelc.version": __version__}
         run = str(self._client.create_run(experiment, run_name=self._folder.resolve().name, tags=tags).info.run_id)
-        atomic_write(self._folder / NOTE, (json.dumps({"uri": uri, "run_id": run}) + "\n").encode())
+        atomic_write(self._folder / NOTE, (json.dumps({"uri": self._uri, "run_id": run}) + "\n").encode())
         return run
+
+    @classmethod
+    def of(cls, folder: Path, say: Reporter) -> list[MLflow]:
+        """That of a run that goes on: one or none."""
+        note = folder / NOTE
+        if not note.is_file():
+            return []
+        try:
+            return [cls(say, json.loads(note.read_text())["uri"])]
+        except (RunError, ValueError, KeyError, TypeError) as error:
+            say.warn(f"{note} leads to no MLflow ({_short(error)}): the run goes on without")
+            return []
 
     def event(self, record: Mapping[str, Any]) -> None:
         found = self._scalars.of(record)
