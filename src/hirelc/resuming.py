@@ -49,7 +49,7 @@ def resume(
 
     :param run: the run's folder
     :param model: as `compress` was given it, and so are `train`, `val`, `test` and `task`
-    :param track: as of `compress`
+    :param track: as of `compress`; without it, those that the run began with
     :raises RunError: there is no run, another process writes to it, or something given is not what the run began with
     :raises HirelcError: as `compress`
     """
@@ -59,12 +59,11 @@ def resume(
     if found is not None:
         say.line(f"{folder} has ended: nothing is left to do")
         return found
-    followers = trackers(track, say)
+    followers = trackers(track, say) if track else trackers_of(folder, say)
     config = Config.from_json(then["config"])
     make = prepare(model, {"train": train, "val": val, "test": test}, Goal(**then["goal"]), config, task, say)
     with locked(folder):
         made = make(RunDirectory.open(folder))
-        made.directory.observers += trackers_of(folder, say)
         changes = differences(then, fingerprint(made)) + _changed_config(made.directory, then)
         if changes:
             raise RunError(f"{folder} was begun with something else: {'; '.join(changes)}: give what it began with")
