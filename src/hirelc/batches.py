@@ -352,6 +352,8 @@ def _read(loader: Iterable[Any], seed: int, labelled: bool = True) -> Iterator[B
             batch = next(batches, None)
             own = _random_state()
         except RuntimeError as error:
+            if "DataLoader worker" in str(error) and hasattr(loader, "_iterator"):
+                loader._iterator = None  # persistent workers: the dead one would be asked again
             if "equal size" not in str(error):
                 raise
             raise DataError("samples of one batch differ in shape: resize or crop them to one shape") from error
