@@ -75,6 +75,16 @@ the same run and with the same threads (onnxruntime on the CPU; medians of inter
 """
 
 
+FAULTS = """
+## Faults
+`python benchmarks/faults.py --note`: a small run killed with SIGKILL at random moments and resumed until its end; *same* are
+the runs whose policy and file are those of a run left alone, byte for byte. Then the same run on a disk that fills up.
+
+| kills | after which event they struck | runs | same | full disk | same after making room | machine |
+|---|---|---|---|---|---|---|
+"""
+
+
 def load(name: str) -> list[dict]:
     path = HERE / name
     lines = path.read_text().splitlines() if path.exists() else []
@@ -123,6 +133,16 @@ def latencies(rows: list[dict]) -> str:
     return LATENCY + "\n".join(lines) + "\n"
 
 
+def faults(rows: list[dict]) -> str:
+    lines = []
+    for r in rows:
+        struck = ", ".join(f"{event} {count}" for event, count in r["struck"].items())
+        after = "yes" if r["same_after_full_disk"] else "NO"
+        cells = [r["kills"], struck, r["runs"], r["same"], r["disk"], after, r["machine"]]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return FAULTS + "\n".join(lines) + "\n"
+
+
 def machines(rows: list[dict]) -> str:
     kinds = sorted({f"{r['machine']}, torch {r['torch']}" for r in rows})
     return "\nMachine: " + "; ".join(kinds) + ".\n"
@@ -152,6 +172,7 @@ def main() -> None:
     rows = load("results.jsonl")
     text = INTRODUCTION.replace("{networks}", "resnet20|vit") + table(rows) + machines(rows)
     text += files(load("results-file.jsonl")) + latencies(load("latency.jsonl"))
+    text += faults(load("results-faults.jsonl"))
     (HERE / "RESULTS.md").write_text(text)
     picture(rows)
     print(text)

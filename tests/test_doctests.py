@@ -25,6 +25,7 @@ MODULES = (
     "hirelc.network.trace",
     "hirelc.pipeline",
     "hirelc.policy",
+    "hirelc.resuming",
     "hirelc.task",
 )
 SLOW = ("hirelc.export.bench", "hirelc.export.onnx")

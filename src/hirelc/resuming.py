@@ -44,7 +44,7 @@ def resume(
     Goal and settings are those that the run began with. What is dear is read from the folder: measured candidates, and
     the long fine-tune from its last checkpoint. At most the measurement under way is repeated.
 
-    >>> hirelc.resume("runs/mine", net, train, val, test=test).path.as_posix()  # it has ended: nothing is left to do
+    >>> hirelc.resume("runs/mine", net, train, val).path.as_posix()  # it has ended: nothing is left to do
     'runs/mine/model.hirelc'
 
     :param run: the run's folder
