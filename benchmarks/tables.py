@@ -13,6 +13,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from tables_search import searches, surrogates
+
+from hirelc.ablation import Outcome
+from hirelc.words_ablation import outcome_table
+
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs/images/bench.png"
 COLUMNS = (
@@ -63,6 +68,12 @@ xz -9e pack the bit-packed equivalent (fp16 scales and rest), NNCodec 2.1.3 code
 
 | file | bytes | of goal | bit-packed | zstd -19 | xz -9e | NNCodec | masks, scales, norms, biases, embeddings |
 |---|---|---|---|---|---|---|---|
+"""
+
+ABLATIONS = """
+## Search strategies on equal terms
+`hirelc ablate --network NETWORK --bench DIR --ratio R --seeds S --images I --out OUT`; OUT/ablation.json is kept as
+`ablations/NETWORK-RATIO-COMMIT.json`. What the columns mean: [docs/search.md](../docs/search.md).
 """
 
 LATENCY = """
@@ -143,6 +154,18 @@ def faults(rows: list[dict]) -> str:
     return FAULTS + "\n".join(lines) + "\n"
 
 
+def ablations(folder: Path) -> str:
+    """A table for each comparison that is kept; nothing where there is none."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_text())
+        config, found = document["config"], [Outcome.from_json(run) for run in document["runs"]]
+        end = "with" if config["train"]["final"] else "without"
+        terms = f"{config['train']['images']:,} training samples and {config['search']['cycles']} cycles a run, {end} final fine-tune"
+        parts.append(f"\n### {path.stem}\n{document['data']}, {terms}.\n\n{outcome_table(found)}\n")
+    return ABLATIONS + "".join(parts) if parts else ""
+
+
 def machines(rows: list[dict]) -> str:
     kinds = sorted({f"{r['machine']}, torch {r['torch']}" for r in rows})
     return "\nMachine: " + "; ".join(kinds) + ".\n"
@@ -172,6 +195,8 @@ def main() -> None:
     rows = load("results.jsonl")
     text = INTRODUCTION.replace("{networks}", "resnet20|vit") + table(rows) + machines(rows)
     text += files(load("results-file.jsonl")) + latencies(load("latency.jsonl"))
+    text += searches(load("search.jsonl")) + surrogates(load("surrogate.jsonl"))
+    text += ablations(HERE / "ablations")
     text += faults(load("results-faults.jsonl"))
     (HERE / "RESULTS.md").write_text(text)
     picture(rows)

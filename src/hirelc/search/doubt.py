@@ -43,14 +43,14 @@ class Doubt:
         :param drops: points, (samples,)
         :param misses: drops less what the other samples made expect of each, points, (samples,)
         """
-        centre = inputs.mean(0)
+        centre: Floats = np.asarray(inputs.mean(0), np.float64)
         rows = _rows((inputs - centre) / scales)
         covariance = np.linalg.inv(np.eye(rows.shape[1]) + rows.T @ rows)
         seen = np.einsum("ij,jk,ik->i", rows, covariance, rows)
         unseen = seen / (1 - seen)  # as it was without the sample itself
         expected = _deviation(drops - misses) ** 2 * (1 + unseen)
         factor = ((TRUST + float((misses**2 / expected).sum())) / (TRUST + len(drops))) ** 0.5
-        return cls(scales, np.asarray(centre), covariance, float(factor))
+        return cls(scales, centre, covariance, float(factor))
 
     def __call__(self, features: Floats, drop_points: float) -> float:
         """In points, above 0.
