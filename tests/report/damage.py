@@ -30,6 +30,7 @@ def cut(folder: Path, events: int) -> Path:
     if "final" not in kinds:
         (folder / "model.hirelc").unlink()
     for file in (folder / "candidates").iterdir():
-        if int(file.stem) >= kinds.count("measurement"):
+        kept = "final" in kinds if file.stem == "final" else int(file.stem) < kinds.count("measurement")
+        if not kept:
             file.unlink()
     return folder
