@@ -13,10 +13,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from tables_search import searches, surrogates
-
 from hirelc.ablation import Outcome
 from hirelc.words_ablation import outcome_table
+from tables_search import searches, surrogates
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs/images/bench.png"
@@ -161,7 +160,8 @@ def ablations(folder: Path) -> str:
         document = json.loads(path.read_text())
         config, found = document["config"], [Outcome.from_json(run) for run in document["runs"]]
         end = "with" if config["train"]["final"] else "without"
-        terms = f"{config['train']['images']:,} training samples and {config['search']['cycles']} cycles a run, {end} final fine-tune"
+        terms = f"{config['train']['images']:,} training samples and {config['search']['cycles']} cycles a run, "
+        terms += f"{end} final fine-tune"
         parts.append(f"\n### {path.stem}\n{document['data']}, {terms}.\n\n{outcome_table(found)}\n")
     return ABLATIONS + "".join(parts) if parts else ""
 
