@@ -139,6 +139,7 @@ def test_what_a_run_came_to_is_read_from_its_folder(written: Written, tmp_path: 
     assert (found.size_bytes, found.ratio, found.within, found.found_by) == (5000, 20.0, True, "vote")
     assert (found.measurements, found.short, found.failed, found.images_seen, found.seconds) == (4, 1, 1, 500, 60.0)
     assert found.drop_points == pytest.approx(0.4)
+    assert Outcome.from_json(json.loads(json.dumps(found.to_json()))) == found
     # too long a file and a failed candidate are no best
     assert found.curve == pytest.approx((1.4, 1.4, 1.4, 0.4, 0.4))
 

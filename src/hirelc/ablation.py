@@ -121,6 +121,12 @@ class Outcome:
         fields = asdict(self)
         return {**fields, "drop_points": None if math.isnan(self.drop_points) else self.drop_points}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """As `OUT/ablation.json` holds it."""
+        drop = math.nan if data["drop_points"] is None else data["drop_points"]
+        return cls(**{**data, "drop_points": drop, "curve": tuple(data["curve"])})
+
 
 def ablate(make: Make, load: Load, task: Task, plan: Plan, out: Path, say: Reporter) -> tuple[Outcome, ...]:
     """Runs what is not there yet and writes OUT/ablation.json after every run.

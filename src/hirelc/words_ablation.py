@@ -107,12 +107,17 @@ def ablation_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
         f"# {plan.network}: {goal_words(plan.goal)}",
         f"Data: {plan.data}. {config.train.images:,} training samples and {config.search.cycles} cycles for each run; seeds "
         f"{', '.join(map(str, plan.seeds))}. {_end(plan)}",
-        markdown(HEADINGS, [_cells(row) for row in rows]),
+        outcome_table(found),
         *_notes(plan, rows),
         "## Best so far\nPoints lost by the best file within the limit, after each measurement.",
         _curves(found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def outcome_table(found: Sequence[Outcome]) -> str:
+    """The table alone, as Markdown."""
+    return markdown(HEADINGS, [_cells(row) for row in lines(found)])
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
