@@ -23,7 +23,7 @@ import hirelc
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"report", "hf", "onnx"}  # that a user may lack
+EXTRAS = {"report", "hf", "onnx", "live", "tensorboard", "mlflow"}  # that a user may lack
 
 
 def test_extras_are_those_that_messages_name() -> None:

@@ -76,6 +76,18 @@ def test_runs_without_training(tmp_path: Path) -> None:
     assert left(run) == pytest.approx(20 + 20 + 2 * 20 * 2, abs=25)  # a cycle, the file's evaluation, the test split
 
 
+def test_a_run_that_was_given_a_time_goes_by_it(tmp_path: Path) -> None:
+    (folder_of(tmp_path) / "config.json").write_text('{"train": {"seconds": 300}, "search": {"cycles": 2}}')
+    assert left(gathered(tmp_path, whole_run()[:4]), later=30) == pytest.approx(300 - 3 * 20 - 30)
+
+
+def test_a_run_may_end_with_its_best_measurement(tmp_path: Path) -> None:
+    long = left(cut(tmp_path, 10))
+    (folder_of(tmp_path) / "config.json").write_text('{"train": {"images": 10000, "final": false}, "search": {"cycles": 2}}')
+    short = left(gathered(tmp_path, whole_run()[:10]))
+    assert long is not None and short is not None and long - short > 40
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "5 s"), (41, "40 s"), (58, "1 min"), (545, "9 min"), (3601, "1 h 00 min"), (4900, "1 h 20 min")]
 )

@@ -18,6 +18,7 @@ from hirelc.report.words import kilobytes
 LABEL_WIDTH = 8  # of the column left of the plot
 LISTED = 4
 BEHIND, FRONT, BEST, FINAL = "○", "●", "★", "◆"
+COLORS = {FRONT: "yellow", BEST: "bold green", FINAL: "bold magenta", "[\u2801-\u28ff]": "cyan"}  # dots are the goal's lines
 LEAST_SPAN = 0.02  # of the bytes, so that points that nearly agree do not fill the width
 
 
@@ -80,17 +81,16 @@ def plot(front: Front, width: int, height: int) -> RenderableType:
     low, high = _range([math.asinh(p.drop) for p in front.points], drop_limit, 0.0)
     canvas = plotille.Figure()
     canvas.width, canvas.height = width - LABEL_WIDTH - 1, height
-    canvas.color_mode, canvas.with_colors = "names", True
+    canvas.with_colors = False  # or it would look at an output that is not ours
     canvas.with_x_axis = canvas.with_y_axis = canvas.origin = False
     canvas.set_x_limits(left, right)
     canvas.set_y_limits(low, high)
     if front.byte_limit is not None:
-        canvas.axvline((front.byte_limit - left) / (right - left), lc="cyan")
+        canvas.axvline((front.byte_limit - left) / (right - left))
     if drop_limit is not None:
-        canvas.axhline((drop_limit - low) / (high - low), lc="cyan")
-    colors = {BEHIND: "white", FRONT: "yellow", BEST: "bright_green", FINAL: "bright_magenta"}
+        canvas.axhline((drop_limit - low) / (high - low))
     for point in front.points:
-        canvas.scatter([point.size_bytes], [math.asinh(point.drop)], lc=colors[point.mark], marker=point.mark)
+        canvas.scatter([point.size_bytes], [math.asinh(point.drop)], marker=point.mark)
     drawn = Table.grid(padding=(0, 1, 0, 0))
     drawn.add_column(width=LABEL_WIDTH, justify="right", style="dim", no_wrap=True)
     drawn.add_column(no_wrap=True)
@@ -99,8 +99,15 @@ def plot(front: Front, width: int, height: int) -> RenderableType:
         labels[1] = "points"
     if height > 4:
         labels[2] = "lost"
-    drawn.add_row(Text("\n".join(labels)), Text.from_ansi(canvas.show()))
+    drawn.add_row(Text("\n".join(labels)), _coloured(canvas.show()))
     return Group(drawn, _axis(left, right, width), _legend(front))
+
+
+def _coloured(drawn: str) -> Text:
+    text = Text(drawn)
+    for what, style in COLORS.items():
+        text.highlight_regex(what, style)
+    return text
 
 
 def _axis(left: float, right: float, width: int) -> RenderableType:

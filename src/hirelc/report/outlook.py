@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hirelc.report.reading import Json, Run, moment
-from hirelc.report.timing import AGENTS, spans
+from hirelc.report.timing import AGENTS, seconds_spent, spans
 
 # Per image, and measured over twelve runs: a long fine-tune against those of the search, which also begin and end
 # with work on the file; the control against the fine-tune of the compressed network.
@@ -53,8 +53,13 @@ def seconds_left(run: Run, now: datetime, at: UnderWay | None = None) -> float |
 
     :param at: what is under way; without it only the time since the last event is known
     """
+    if not run.events or run.event("result"):
+        return None
+    given = run.config.get("train", {}).get("seconds")
+    if given is not None:  # a run that was given a time plans its work by it
+        return max(0.0, float(given) - seconds_spent(run) - _since(run.events[-1], now))
     pace = _pace(run, at)
-    if not run.events or run.event("result") or pace is None:
+    if pace is None:
         return None
     if not run.event("pick"):
         return _search_left(run, now, pace) + sum(_ending(run, pace))
@@ -96,7 +101,7 @@ def _ending(run: Run, pace: _Pace) -> list[float]:
     images, final = _images_after(run, pace), run.event("final")
     if not final:
         steps.append(images * pace.image * FINAL_SPEED + pace.evaluating)
-    wanted = _trains(run) and run.config.get("train", {}).get("control", True)
+    wanted = _ends_long(run) and run.config.get("train", {}).get("control", True)
     if wanted and not run.event("control"):
         seen = (final.get("trained") or {}) if final else {}
         each = seen["seconds"] / seen["images"] if seen.get("images") else pace.image * FINAL_SPEED
@@ -111,9 +116,14 @@ def _trains(run: Run) -> bool:
     return not run.config.get("calibrate_only", False)
 
 
+def _ends_long(run: Run) -> bool:
+    """Whether a long fine-tune, and that of the control, follow the search."""
+    return _trains(run) and bool(run.config.get("train", {}).get("final", True))
+
+
 def _images_after(run: Run, pace: _Pace) -> int:
     """Training images that the final fine-tune gets: what search and sensitivity leave."""
-    if not _trains(run):
+    if not _ends_long(run):
         return 0
     train = run.config.get("train", {})
     whole = int(train.get("images", 0))
