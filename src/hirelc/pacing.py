@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +39,7 @@ def paced(run: Run, bench: Bench, landscape: Landscape, budget: TimeBudget) -> R
     :raises RunError: the time is too short
     """
     speeds = measure_speeds(run, bench, landscape)
+    run.directory.journal("speeds", **asdict(speeds))
     train = run.config.train
     plan = plan_time(
         budget, speeds, options(run.config.search), train.search_share, train.batch_size, fisher_samples(run.config, run.train)

@@ -11,7 +11,7 @@ from hirelc.checkpoints import save_candidate
 from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
 from hirelc.landscape import Landscape
-from hirelc.policy import Measurement
+from hirelc.policy import Goal, Measurement
 from hirelc.precision import precision_of, precision_words
 from hirelc.preparing import check_enough, fisher_samples
 from hirelc.progress import Follower
@@ -205,8 +205,14 @@ def _say_measurement(run: Run, cycle: int, proposal: Proposal, m: Measurement, o
     expected = "" if proposal.predicted_drop is None else f" (predicted {proposal.predicted_drop:+.2f})"
     run.say.line(
         f"{head}{m.size_bytes:,} bytes = {original / m.size_bytes:.1f}x, drop {m.drop_points:+.2f} points{expected}, "
-        f"{_in_words(proposal)}, {m.seconds:.0f} s"
+        f"{_in_words(proposal)}{_limited_words(run.goal, m)}, {m.seconds:.0f} s"
     )
+
+
+def _limited_words(goal: Goal, m: Measurement) -> str:
+    """What else the goal limits."""
+    macs = "" if goal.max_macs is None else f", {m.macs / 1e6:.3g} million MACs"
+    return macs + ("" if m.latency_ms is None else f", {m.latency_ms:.3g} ms expected")
 
 
 def _in_words(proposal: Proposal) -> str:
