@@ -220,7 +220,8 @@ def held_out(predictor: Predictor, inputs: np.ndarray, drops: np.ndarray, known:
         order = generator.permutation(len(drops))
         learned, asked = order[:known], order[known:]
         found.append(quality(predictor(inputs[learned], drops[learned], inputs[asked]), drops[asked]))
-    return {key: float(np.nanmean([np.nan if q[key] is None else q[key] for q in found])) for key in found[0]}
+    known_ones = {key: [q[key] for q in found if q[key] is not None] for key in found[0]}
+    return {key: float(np.mean(values)) if values else None for key, values in known_ones.items()}
 
 
 def main() -> None:
