@@ -105,6 +105,18 @@ def test_a_resize_leaves_one_frame(tmp_path: Path, size: tuple[int, int]) -> Non
     assert max(map(len, text.splitlines())) <= size[0]
 
 
+@pytest.mark.parametrize("width", [60, 90, 120])
+def test_a_ctrl_c_that_is_echoed_leaves_one_frame(tmp_path: Path, width: int) -> None:
+    terminal = Terminal(width, 30)
+    view = LiveReporter(console=terminal.console)
+    replay(view, tmp_path / "run", MEASURED)
+    terminal.file.write("^C")
+    view.event({**whole_run()[MEASURED], "event": "interrupted"})
+    view.end()
+    text = terminal.text()
+    assert text.count("╭") == 1 and "^C" not in text
+
+
 def test_no_colour(tmp_path: Path) -> None:
     terminal = Terminal(environment={"NO_COLOR": "1"})
     view = LiveReporter(console=terminal.console)

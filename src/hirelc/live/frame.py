@@ -16,6 +16,7 @@ from hirelc.report.status import Status
 from hirelc.report.timing import State
 from hirelc.report.words import about, duration
 
+FREE = 3  # columns at the right, where a terminal echoes ^C: a line that it breaks cannot be taken back
 WIDEST = 100  # columns; a longer line is harder to read
 BARE_LINES, PLOT_LINES, ABOVE = 11, 3, 3  # of the frame without a plot, around a plot's own, and left for what was said
 LEAST_WIDTH, LEAST_PLOT, MOST_PLOT = 50, 4, 9
@@ -35,7 +36,7 @@ class Frame:
     words: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(options.max_width, WIDEST)
+        width = min(options.max_width - FREE, WIDEST)
         inner = width - 4
         plain = options.ascii_only
         parts: list[RenderableType] = [self._facts()]
