@@ -20,6 +20,7 @@ from hirelc.config import Config, SearchConfig, TrainConfig
 from hirelc.data import Splits, find_fashion_mnist, load_data
 from hirelc.demo_networks import residual_net, vision_transformer
 from hirelc.errors import RunError
+from hirelc.inputs import DataOptions, inputs_json
 from hirelc.measure.evaluate import native_precision, running
 from hirelc.pipeline import compress
 from hirelc.policy import Goal
@@ -75,6 +76,13 @@ class DemoBudget:
         return cls(round(BASELINE_IMAGES * scale), round(cls.images * scale))
 
 
+_REQUEST: dict[str, Any] = {
+    "batch_size": 128,
+    "train_limit": None,
+    "augment": "auto",
+}  # what load_data does without being asked
+
+
 @dataclass(frozen=True)
 class DemoRun:
     """One network of the demo, at its end.
@@ -90,8 +98,12 @@ class DemoRun:
     @property
     def model(self) -> str:
         """As `--model` takes it."""
-        factory = DEMO_NETWORKS[self.name]
-        return f"{factory.__module__}:{factory.__name__}"
+        return _model(self.name)
+
+
+def _model(name: str) -> str:
+    factory = DEMO_NETWORKS[name]
+    return f"{factory.__module__}:{factory.__name__}"
 
 
 def demo_data() -> str:
@@ -130,7 +142,7 @@ def _check_demo(folder: Path, names: Iterable[str]) -> None:
         if (folder / name / JOURNAL).exists():
             raise RunError(
                 f"{folder / name} already holds a run: choose another folder with --out, or remove that one "
-                f"(trained originals in {folder / 'originals'} are used again)"
+                f"(trained originals in {folder / 'originals'} are used again); `hirelc resume {folder / name}` goes on with it"
             )
 
 
@@ -146,9 +158,9 @@ def _demo_run(folder: Path, name: str, data: str, goal: Goal, budget: DemoBudget
         search=SearchConfig(budget.cycles, TRIALS, budget.agent_steps, budget.agent_steps),
         train=TrainConfig(images=budget.images, evaluations=EVALUATIONS),
     )
-    result = compress(
-        network, splits.train, splits.validation, goal, folder / name, test=splits.test, config=config, reporter=say
-    )
+    given = inputs_json(_model(name), weights, data, None, DataOptions(), **_REQUEST, seed=seed)
+    rest: dict[str, Any] = {"test": splits.test, "config": config, "reporter": say, "inputs": given}
+    result = compress(network, splits.train, splits.validation, goal, folder / name, **rest)
     return DemoRun(name, data, weights, result)
 
 
