@@ -23,6 +23,7 @@ MODULES = (
     "hirelc.formats",
     "hirelc.models",
     "hirelc.network.trace",
+    "hirelc.picking",
     "hirelc.pipeline",
     "hirelc.policy",
     "hirelc.resuming",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hirelc.export.onnx import export_onnx
     from hirelc.models import find_task, load
     from hirelc.network.trace import trace
+    from hirelc.picking import extend_front, pick
     from hirelc.pipeline import compress
     from hirelc.results import Result
     from hirelc.resuming import resume
@@ -35,9 +36,11 @@ _LAZY = {
     "bench": "hirelc.export.bench",
     "compress": "hirelc.pipeline",
     "export_onnx": "hirelc.export.onnx",
+    "extend_front": "hirelc.picking",
     "find_task": "hirelc.models",
     "load": "hirelc.models",
     "open_file": "hirelc.artifact.inspect",
+    "pick": "hirelc.picking",
     "resume": "hirelc.resuming",
     "trace": "hirelc.network.trace",
 }
@@ -65,9 +68,11 @@ __all__ = [
     "bench",
     "compress",
     "export_onnx",
+    "extend_front",
     "find_task",
     "load",
     "open_file",
+    "pick",
     "resume",
     "trace",
 ]

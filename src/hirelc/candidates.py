@@ -30,6 +30,7 @@ from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
 from hirelc.tensorfile import pack_tensors
 
+HEAD_ROOM = 1.08  # bits that a fine-tune starts with, for one of the goal: codes get rarer in training, and seldom denser
 ROUNDINGS, CAUTION = 4, 0.7
 LATER = 0.25  # of the wanted length, by which a candidate may be too long when the long fine-tune begins
 ROUNDED_AWAY = 0.03  # of the wanted length: at half a bit per weight, rounding more away costs points
@@ -149,7 +150,7 @@ class Bench:
         for network in (self.current, self.original) if self.moved else (self.original,):
             compressed = self._applied(network, policy)
             goal = FileGoal(target_bytes, lambda network: len(pack(network)))
-            scale_to_bits(compressed, cut_fisher(self.fisher, compressed), goal.kernel_bits(compressed))
+            scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
             starts.append(compressed)
         return starts[0] if len(starts) == 1 else max(starts, key=self._first_points)
 
@@ -185,8 +186,8 @@ class Bench:
         """
         importance = cut_fisher(self.fisher, compressed)
         goal = FileGoal(target_bytes, lambda network: len(pack(network)))
-        scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
         led_to = goal if self.trainer.config.rate_term else None
+        scale_to_bits(compressed, importance, (1 if led_to is None else HEAD_ROOM) * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
         if self.exact or len(pack(compressed)) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)

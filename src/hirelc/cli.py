@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hirelc import cli_ablate, cli_deploy, cli_report, cli_resume
+from hirelc import cli_ablate, cli_deploy, cli_front, cli_report, cli_resume
 from hirelc.config import PARTS, STRATEGY_NAMES, Config, SearchConfig, TrainConfig
 from hirelc.errors import HirelcError, RunError
 from hirelc.policy import Goal
@@ -401,6 +401,7 @@ cli_report.register(app)
 cli_deploy.register(app)
 cli_ablate.register(app)
 cli_resume.register(app, lambda quiet, verbose, plain: _reporter(quiet, verbose, plain))
+cli_front.register(app, lambda quiet, verbose, plain: _reporter(quiet, verbose, plain))
 
 
 def _reporter(quiet: bool, verbose: bool, plain: bool) -> RichReporter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +42,7 @@ def register(app: typer.Typer, reporter: Callable[[bool, bool, bool], Reporter])
 
 
 def _resumed(folder: Path, say: Reporter) -> str:
-    from hirelc.inputs import DataOptions, read_again
+    from hirelc.inputs import evaluate_command, read_again
     from hirelc.resuming import ended, resume, stored_inputs
     from hirelc.words import result_words
 
@@ -56,8 +55,4 @@ def _resumed(folder: Path, say: Reporter) -> str:
         say.line(f"data: {splits.description}")
         given = {"test": splits.test, "task": task, "reporter": say, "track": kept.get("track", [])}
         result = resume(folder, network, splits.train, splits.validation, **given)
-    words = ["hirelc", "evaluate", str(result.path), "--model", kept["model"], "--data", kept["data"]]
-    words += [] if kept["weights"] is None else ["--weights", kept["weights"]]
-    words += [] if kept["task"] is None else ["--task", kept["task"]]
-    words += DataOptions(**kept["options"]).flags() + ([] if kept["seed"] == 0 else ["--seed", str(kept["seed"])])
-    return result_words(result, shlex.join(words))
+    return result_words(result, evaluate_command(result.path, kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,6 +89,18 @@ def read_again(kept: Mapping[str, Any]) -> tuple[nn.Module, Task, Splits]:
     request = {name: kept[name] for name in ("batch_size", "train_limit", "augment", "seed")}
     judged, splits = read_inputs(model, kept["data"], task, DataOptions(**kept["options"]), **request)
     return network, judged, splits
+
+
+def evaluate_command(file: Path, kept: Mapping[str, Any]) -> str:
+    """What to type to evaluate a file with network and data of an earlier command.
+
+    :param kept: what `inputs_json` made
+    """
+    words = ["hirelc", "evaluate", str(file), "--model", kept["model"], "--data", kept["data"]]
+    words += [] if kept["weights"] is None else ["--weights", kept["weights"]]
+    words += [] if kept["task"] is None else ["--task", kept["task"]]
+    words += DataOptions(**kept["options"]).flags() + ([] if kept["seed"] == 0 else ["--seed", str(kept["seed"])])
+    return shlex.join(words)
 
 
 def inputs_json(

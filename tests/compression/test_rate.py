@@ -120,7 +120,7 @@ def test_a_training_is_led_to_the_target(share: float, seed: int, coarser: bool)
         optimizer.zero_grad()
         (loss if rate is None else loss + rate).backward()
         optimizer.step()
-    assert kernel_bits(compressed) == pytest.approx(0.99 * target, rel=0.03)
+    assert kernel_bits(compressed) == pytest.approx(0.99 * target, rel=0.05)
 
 
 def test_nothing_is_asked_in_the_warm_up() -> None:

@@ -22,8 +22,9 @@ WARM_UP = 0.05  # share of the steps without a rate term
 REACHED = 0.5  # share of the steps after which the size is to be the wanted one
 START = 0.1  # first strength: loss per bit and weight
 WEAKEST, STRONGEST = 1e-4, 20.0
-LOOKS, FILES = 100, 20  # how often the codes are looked at, and the file, over a fine-tune
-INTEGRAL, PROPORTIONAL = 1.0, 10.0  # of the controller, on the relative excess of bits
+LOOKS, FILES = 100, 20  # how often the codes are looked at at least, and the file, over a fine-tune
+APART = 5  # steps between looks at most: weights take some thirty to follow, and a controller that sleeps swings
+INTEGRAL, PROPORTIONAL = 0.25, 10.0  # of the controller, on the relative excess of bits; the former for each step
 
 MARGIN = 0.998  # of the wanted length: codes move a little after the last look at them
 # In training, of what the codes may take: the controller swings, and rounding 1 % away afterwards costs 0.4 points at
@@ -102,6 +103,7 @@ class RateTerm:
         self.goal = goal
         self.steps = steps
         self.integral = START
+        self.looked = 0  # the step of the last look
         self.strength = 0.0
         self.weights = max(1, sum(w.numel() for _, w in kernels_of(compressed)))
         self.bits = self.start_bits = max(1.0, kernel_bits(compressed))
@@ -121,7 +123,7 @@ class RateTerm:
         """What to add to the loss of this step; None while nothing is wanted."""
         if step < WARM_UP * self.steps:
             return None
-        if step % max(1, self.steps // LOOKS) == 0 or not self.costs:
+        if step % max(1, min(APART, self.steps // LOOKS)) == 0 or not self.costs:
             self._look(step)
         if step % max(1, self.steps // FILES) == 0:
             self.reached(step)
@@ -137,7 +139,8 @@ class RateTerm:
         # equal factors, not equal differences: each halving is as hard as the one before
         wanted = max(self.target_bits, self.start_bits * (self.target_bits / self.start_bits) ** progress)
         excess = max(-0.5, min(0.5, self.bits / wanted - 1))
-        self.integral = min(STRONGEST, max(WEAKEST, self.integral * math.exp(INTEGRAL * excess)))
+        passed, self.looked = step - self.looked, step
+        self.integral = min(STRONGEST, max(WEAKEST, self.integral * math.exp(INTEGRAL * passed * excess)))
         self.strength = self.integral * math.exp(PROPORTIONAL * excess)
 
 

@@ -28,17 +28,21 @@ class CodedTensor:
     symbols: NDArray[np.int32]
 
 
-def code(values: NDArray[np.float32], steps_per_deviation: int = STEPS_PER_DEVIATION[0]) -> CodedTensor | None:
+def code(
+    values: NDArray[np.float32], steps_per_deviation: float = STEPS_PER_DEVIATION[0], at_most: float = math.inf
+) -> CodedTensor | None:
     """The integers nearest to finite values, with a step that follows from their spread; None where none fits.
 
     The step is a fraction of the mean deviation from the median. Constant tensors get a step that leaves eleven
     digits, so that ones stay ones.
+
+    :param at_most: a deviation beyond which it does not count, where more is known of what errors matter
     """
     flat = values.ravel().astype(np.float64)  # differences of the largest float32 numbers are none
     if not flat.size or not flat.any():
         return CodedTensor(0, 0, np.zeros(flat.size, dtype=np.int32))
     middle = float(np.median(flat))
-    deviation = float(np.abs(flat - middle).mean())
+    deviation = min(float(np.abs(flat - middle).mean()), at_most)
     largest = float(np.abs(flat).max())
     wanted = max(deviation / steps_per_deviation, largest / EXACT)
     exponent = PER_OCTAVE * (math.floor(math.log2(largest)) - 10) if deviation == 0 else round(PER_OCTAVE * math.log2(wanted))

@@ -17,7 +17,7 @@ from hirelc.compression.rate import RateTerm
 from hirelc.tensorfile import copy_into
 
 Saved = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-_RATE_NUMBERS = ("integral", "strength", "bits", "start_bits", "aim", "target_bits")
+_RATE_NUMBERS = ("looked", "integral", "strength", "bits", "start_bits", "aim", "target_bits")
 _OWN_NUMBERS = ("step", "epoch", "index", "seen", "loss", "first_loss", "seconds")
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+STILL = 1e-4  # of eps, as a variance: what comes out varies by a hundredth of the norm's weight
 
 
 def fold_batchnorms(network: nn.Module) -> frozenset[str]:
@@ -21,8 +25,9 @@ def fold_batchnorms(network: nn.Module) -> frozenset[str]:
             continue
         prefix = f"{path}." if path else ""
         dropped.add(f"{prefix}num_batches_tracked")
-        if module.running_mean is None or module.running_var is None or module.weight is None or module.bias is None:
+        if not _can_fold(module):
             continue
+        assert module.running_mean is not None and module.running_var is not None
         with torch.no_grad():
             factor = module.weight.double() / (module.running_var.double() + module.eps).sqrt()
             module.bias.copy_(module.bias.double() - module.running_mean.double() * factor)
@@ -30,6 +35,41 @@ def fold_batchnorms(network: nn.Module) -> frozenset[str]:
         neutralise(module)
         dropped |= {f"{prefix}running_mean", f"{prefix}running_var"}
     return frozenset(dropped)
+
+
+@dataclass(frozen=True)
+class Centre:
+    """What the shift of a folded BatchNorm is made of: bias - mean * factor.
+
+    :param factor: name of the state that holds the factor once folded
+    :param mean: of the channels, :param bias: likewise; float64, (channels,)
+    :param deviation: of what comes out of a channel, in the middle of all channels
+    :param still: channels that do not vary: whatever the factor, they are worth their bias; bool, (channels,)
+    """
+
+    factor: str
+    mean: Tensor
+    bias: Tensor
+    deviation: float
+    still: Tensor
+
+
+def batchnorm_centres(network: nn.Module) -> dict[str, Centre]:
+    """The centre of each BatchNorm that `fold_batchnorms` would fold, by the name of its bias."""
+    centres = {}
+    for path, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and _can_fold(module):
+            mean, bias = (tensor.detach().double().clone() for tensor in (module.running_mean, module.bias))  # type: ignore[union-attr]
+            assert module.running_var is not None
+            still = torch.lt(module.running_var, STILL * module.eps)
+            deviation = float(module.weight.detach().abs().median())
+            centres[f"{path}.bias".removeprefix(".")] = Centre(f"{path}.weight".removeprefix("."), mean, bias, deviation, still)
+    return centres
+
+
+def _can_fold(module: _BatchNorm) -> bool:
+    parts = (module.running_mean, module.running_var, module.weight, module.bias)
+    return all(part is not None for part in parts)
 
 
 def neutralise(module: _BatchNorm) -> None:
