@@ -196,6 +196,7 @@ def spoilt(name: str) -> str:
 
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "model does not import": (("--model", "cli_absent:make"), "cli_absent does not import"),
+    "unknown tracker": (("--track", "wandb"), "unknown tracker 'wandb': use tensorboard, mlflow"),
     "model is no network": (("--model", "cli_nets:no_network"), "returns list, not a torch.nn.Module"),
     "no such attribute": (("--model", "cli_nets:make_nett"), "did you mean make_net"),
     "weights are a pickle": (("--weights", "net.pt"), "no such file|pickle"),
