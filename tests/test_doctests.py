@@ -28,6 +28,7 @@ MODULES = (
     "hirelc.policy",
     "hirelc.resuming",
     "hirelc.task",
+    "hirelc.timing",
 )
 SLOW = ("hirelc.export.bench", "hirelc.export.onnx")
 
