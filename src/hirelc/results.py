@@ -69,7 +69,7 @@ class Result:
     def from_json(cls, folder: Path, path: Path, data: Mapping[str, Any], measurements: Iterable[Measurement]) -> Result:
         """A result as result.json holds it.
 
-        :raises KeyError, TypeError, ValueError: it is none
+        :raises KeyError: it is none; nor is what raises TypeError or ValueError
         """
         rows = {row["name"]: Row(**row) for row in data["rows"]}
         return cls(
