@@ -15,9 +15,6 @@ import matplotlib.pyplot as plt
 
 from hirelc.ablation import Outcome
 from hirelc.words_ablation import outcome_table
-
-from hirelc.ablation import Outcome
-from hirelc.words_ablation import outcome_table
 from tables_search import searches, surrogates
 
 HERE = Path(__file__).parent
@@ -169,18 +166,6 @@ def ablations(folder: Path) -> str:
     return ABLATIONS + "".join(parts) if parts else ""
 
 
-def ablations(folder: Path) -> str:
-    """A table for each comparison that is kept; nothing where there is none."""
-    parts = []
-    for path in sorted(folder.glob("*.json")):
-        document = json.loads(path.read_text())
-        config, found = document["config"], [Outcome.from_json(run) for run in document["runs"]]
-        end = "with" if config["train"]["final"] else "without"
-        terms = f"{config['train']['images']:,} training samples and {config['search']['cycles']} cycles a run, {end} final fine-tune"
-        parts.append(f"\n### {path.stem}\n{document['data']}, {terms}.\n\n{outcome_table(found)}\n")
-    return ABLATIONS + "".join(parts) if parts else ""
-
-
 def machines(rows: list[dict]) -> str:
     kinds = sorted({f"{r['machine']}, torch {r['torch']}" for r in rows})
     return "\nMachine: " + "; ".join(kinds) + ".\n"
@@ -212,7 +197,6 @@ def main() -> None:
     text += files(load("results-file.jsonl")) + latencies(load("latency.jsonl"))
     text += ablations(HERE / "ablations")
     text += searches(load("search.jsonl")) + surrogates(load("surrogate.jsonl"))
-    text += ablations(HERE / "ablations")
     text += faults(load("results-faults.jsonl"))
     (HERE / "RESULTS.md").write_text(text)
     picture(rows)
