@@ -46,7 +46,9 @@ def landscape(name: str, **limits: float) -> Landscape:
     sizes = cost.SizeModel(spec, lambda _name, choice: max(nominal_bits(choice), 0.1), 1000.3)
     sensitivity: Any = SimpleNamespace(kernels={k.name: 0.5 for k in spec.kernels}, blocks=[0.5] * len(spec.blocks))
     proxy: Any = Proxy(spec)
-    table = LatencyTable.of(spec, lambda kernel, shape: 1e-3 * float(np.prod(shape)) ** 0.5, 50.0, 0.5, "a formula", 1, 1)
+    table = LatencyTable.of(
+        spec, lambda kernel, shape: 1e-3 * float(np.prod(shape)) ** 0.5, (50.0, None), 0.5, "a formula", 1, 1
+    )
     frame = {kernel.name: Choice() for kernel in spec.frame}
     return Landscape(sizes, sensitivity, proxy, frame, Limits(**limits), table)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from torch import nn
 
 from hirelc.batches import first_samples
+from hirelc.compression.prune import select
 from hirelc.errors import RunError
-from hirelc.measure.latency import LatencyTable, TorchKernels, batch_of, network_ms, networks_ms, torch_words
+from hirelc.measure.latency import LatencyTable, TorchKernels, batch_of, networks_ms, smallest, torch_words
+from hirelc.network.surgery import slim
 from hirelc.run import Run
 
 TABLE_FILE = "latency.json"
@@ -115,9 +117,12 @@ def _measured(run: Run) -> LatencyTable:
     inputs = _inputs(run)
     network = copy.deepcopy(run.model).cpu().eval()
     timer = TorchKernels(network, run.spec, inputs)
-    whole = network_ms(network, inputs)
     least, batch = run.config.search.min_keep, run.config.latency_batch
-    return LatencyTable.of(run.spec, timer, whole, least, torch_words(), threads=1, batch=batch)
+    squares = {name: tensor.detach().square() for name, tensor in network.named_parameters()}
+    small = slim(network, run.spec, select(run.spec, smallest(run.spec, least), squares))
+    whole = networks_ms({"original": network, "smallest": small}, inputs)
+    wholes = whole["original"], whole["smallest"]
+    return LatencyTable.of(run.spec, timer, wholes, least, torch_words(), threads=1, batch=batch)
 
 
 def _inputs(run: Run) -> object:

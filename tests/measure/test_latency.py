@@ -11,7 +11,16 @@ from torch import nn
 from hirelc.compression.prune import canonical
 from hirelc.errors import RunError
 from hirelc.layout import slim_kernel_shape
-from hirelc.measure.latency import KernelTimes, LatencyTable, TorchKernels, batch_of, median_ms, network_ms, networks_ms
+from hirelc.measure.latency import (
+    KernelTimes,
+    LatencyTable,
+    TorchKernels,
+    batch_of,
+    median_ms,
+    network_ms,
+    networks_ms,
+    smallest,
+)
 from hirelc.network.spec import Kernel, NetworkSpec
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Policy
@@ -44,7 +53,7 @@ def fake_clock(step: float = 0.001) -> Callable[[], float]:
 @pytest.mark.parametrize("name", NETS)
 def test_the_sum_is_right_about_the_original_and_exact_where_it_was_measured(name: str) -> None:
     _, spec, _ = spec_of(name)
-    table = LatencyTable.of(spec, by_product, 100.0, 0.5, "a formula", 1, 1)
+    table = LatencyTable.of(spec, by_product, (100.0, None), 0.5, "a formula", 1, 1)
     assert table.predict(spec, kept(spec, 1.0)) == pytest.approx(100.0)
     half = kept(spec, 0.5)
     exact = sum(by_product(k, slim_kernel_shape(spec, half, k)) for k in spec.kernels if k.macs)
@@ -67,14 +76,23 @@ def test_between_counts_it_is_interpolated_in_both_dimensions() -> None:
 def test_kernels_that_take_longer_alone_than_in_the_network_are_scaled() -> None:
     _, spec, _ = spec_of("resnet-basic")
     total = sum(by_product(k, k.shape) for k in spec.kernels)
-    table = LatencyTable.of(spec, by_product, total / 2, 0.5, "a formula", 1, 1)
+    table = LatencyTable.of(spec, by_product, (total / 2, None), 0.5, "a formula", 1, 1)
     assert table.scale == pytest.approx(0.5) and table.rest_ms == pytest.approx(0)
     assert 0 < table.predict(spec, kept(spec, 0.5)) < total / 2
 
 
+@pytest.mark.parametrize("small", [60.0, 99.0, 120.0])
+def test_it_is_right_about_the_smallest_network_too_where_that_was_measured(small: float) -> None:
+    """Slower with fewer channels (120 ms against 100) means that no channels make it faster."""
+    _, spec, _ = spec_of("vit-fused")
+    table = LatencyTable.of(spec, by_product, (100.0, small), 0.5, "a formula", 1, 1)
+    assert table.predict(spec, kept(spec, 1.0)) == pytest.approx(100.0)
+    assert table.predict(spec, smallest(spec, 0.5)) == pytest.approx(min(small, 100.0))
+
+
 def test_a_table_survives_json_and_decides_alike() -> None:
     _, spec, _ = spec_of("mobilenet")
-    table = LatencyTable.of(spec, by_product, 50.0, 0.25, "a formula", 1, 4)
+    table = LatencyTable.of(spec, by_product, (50.0, None), 0.25, "a formula", 1, 4)
     again = LatencyTable.loads(json.dumps(table.to_json()))
     assert again == table and again.words == "a formula, 1 thread, batch 4"
     assert again.predict(spec, kept(spec, 0.6)) == table.predict(spec, kept(spec, 0.6))
@@ -91,7 +109,7 @@ def test_with_a_fake_clock_every_run_measures_the_same() -> None:
     for _ in range(2):
         network, spec, inputs = spec_of("resnet-basic")
         timer = TorchKernels(network, spec, inputs, fake_clock())
-        tables.append(LatencyTable.of(spec, timer, network_ms(network, inputs, fake_clock()), 0.5, "fake", 1, 2))
+        tables.append(LatencyTable.of(spec, timer, (network_ms(network, inputs, fake_clock()), None), 0.5, "fake", 1, 2))
     assert tables[0] == tables[1] and len(tables[0].kernels) == len(spec.kernels)
 
 
@@ -148,7 +166,9 @@ def test_a_real_table_predicts_a_real_network() -> None:
     network = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), Block(), Block(), Block()).eval()
     inputs = torch.randn(1, 3, 28, 28)
     spec = trace(network, torch.randn(2, 3, 28, 28))
-    table = LatencyTable.of(spec, TorchKernels(network, spec, inputs), network_ms(network, inputs), 0.5, "PyTorch", 1, 1)
+    table = LatencyTable.of(
+        spec, TorchKernels(network, spec, inputs), (network_ms(network, inputs), None), 0.5, "PyTorch", 1, 1
+    )
     from hirelc.compression.apply import apply
 
     half = kept(spec, 0.5)

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hirelc.batches import map_inputs
+from hirelc.compression.prune import canonical
 from hirelc.errors import RunError
 from hirelc.layout import slim_kernel_shape
 from hirelc.network.calling import call, first_tensor
 from hirelc.network.kernels import CONVOLUTIONS, TRANSPOSED
 from hirelc.network.spec import Kernel, NetworkSpec, Pruning
-from hirelc.policy import Choice
+from hirelc.policy import Choice, Policy
 
 TABLE_VERSION = 1
 COUNTS = 4  # kept-channel counts along each dimension that can shrink
@@ -68,8 +69,8 @@ class LatencyTable:
     :param runtime: what ran the kernels and the network, in words
     :param batch: samples of a call
     :param original_ms: the whole original network, measured
-    :param rest_ms: what no kernel takes
-    :param scale: on the kernels' own times: below 1 where calls on their own take longer than the whole network does
+    :param rest_ms: what the kernels' scaled times do not explain; below 0 where what lies between them shrinks with them
+    :param scale: on the kernels' own times: in the network, what they lose by losing channels is more or less than alone
     """
 
     runtime: str
@@ -82,13 +83,23 @@ class LatencyTable:
 
     @classmethod
     def of(
-        cls, spec: NetworkSpec, timer: KernelTimer, original_ms: float, min_keep: float, runtime: str, threads: int, batch: int
+        cls,
+        spec: NetworkSpec,
+        timer: KernelTimer,
+        wholes: tuple[float, float | None],
+        min_keep: float,
+        runtime: str,
+        threads: int,
+        batch: int,
     ) -> LatencyTable:
         """Measures every kernel.
 
         :param timer: milliseconds of a kernel at a slim shape
+        :param wholes: milliseconds of the original, and of the `smallest` network where that was measured: the table is
+            then right about both
         :param min_keep: lowest keep_ratio that will be looked up
         """
+        original_ms, smallest_ms = wholes
         ratios = np.linspace(min_keep, 1.0, COUNTS)
         policies = [{k.name: Choice(keep_ratio=float(ratio)) for k in spec.kernels} for ratio in ratios]
         kernels = {}
@@ -98,6 +109,10 @@ class LatencyTable:
                 kernels[kernel.name] = _times(kernel, shapes, timer)
         total = sum(kernels[k.name].at(k.shape) for k in spec.kernels if k.name in kernels)
         scale = min(1.0, original_ms / total) if total > 0 else 1.0
+        if smallest_ms is not None:
+            least = smallest(spec, min_keep)
+            saved = total - sum(times.at(slim_kernel_shape(spec, least, spec.by_name[n])) for n, times in kernels.items())
+            scale = max(0.0, original_ms - smallest_ms) / saved if saved > 0 else 0.0
         return cls(runtime, threads, batch, original_ms, original_ms - scale * total, scale, kernels)
 
     def kernels_ms(self, spec: NetworkSpec, choices: Mapping[str, Choice]) -> float:
@@ -149,6 +164,13 @@ class LatencyTable:
         if not isinstance(data, dict):
             raise RunError("a latency table that is no JSON: remove it to measure a new one")
         return cls.from_json(data)
+
+
+def smallest(spec: NetworkSpec, min_keep: float) -> Policy:
+    """The fewest channels that every block may have; the frame keeps all."""
+    inside = {name for block in spec.blocks for name in block.kernels}
+    ratios = {k.name: min_keep if k.name in inside else 1.0 for k in spec.kernels}
+    return canonical(spec, Policy.of({name: Choice(keep_ratio=ratio) for name, ratio in ratios.items()}))
 
 
 def _times(kernel: Kernel, shapes: Sequence[Shape], timer: KernelTimer) -> KernelTimes:
