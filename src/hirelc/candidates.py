@@ -32,7 +32,6 @@ from hirelc.tensorfile import pack_tensors
 
 HEAD_ROOM = 1.08  # bits that a fine-tune starts with, for one of the goal: codes get rarer in training, and seldom denser
 ROUNDINGS, CAUTION = 4, 0.7
-LATER = 0.25  # of the wanted length, by which a candidate may be too long when the long fine-tune begins
 ROUNDED_AWAY = 0.03  # of the wanted length: at half a bit per weight, rounding more away costs points
 RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
 SAFETY = 0.997  # on the bits of the second one: better a little short than rounded away without compensation

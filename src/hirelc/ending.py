@@ -12,7 +12,7 @@ from torch import nn
 from hirelc import cost
 from hirelc.artifact.container import read
 from hirelc.artifact.load import build
-from hirelc.candidates import LATER, Bench, Candidate, save_state
+from hirelc.candidates import Bench, Candidate, save_state
 from hirelc.checkpoints import FINAL, FileCheckpoint, clear_checkpoints, save_candidate
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.prune import canonical
@@ -23,6 +23,7 @@ from hirelc.policy import Choice, Measurement, Policy
 from hirelc.progress import Stage
 from hirelc.results import Result, Row
 from hirelc.run import Run
+from hirelc.search.archive import LATER
 
 MODEL_FILE = "model.hirelc"
 MANY_SAMPLES, LEAST_FINAL_RATE = 20_000, 0.3

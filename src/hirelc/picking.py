@@ -157,7 +157,8 @@ def _at_goal(shop: _Workshop, start: Candidate) -> tuple[Measurement, Candidate]
     shop.go_on_from(start)
     size = len(start.data) if limit is None else limit
     policy = start.policy
-    if not (1 - AS_IT_IS) * size <= len(start.data) <= size or shop.run.goal.limits(shop.run.spec.original_bytes):
+    others = shop.run.goal.max_macs is not None or shop.run.goal.max_latency_ms is not None
+    if others or not (1 - AS_IT_IS) * size <= len(start.data) <= size:
         policy = shop.moved(start, size)
     with shop.run.say.stage("calibrating at the goal's size"):
         measurement, candidate = shop.bench.measure(policy, size, 0, "picked", fidelity="calibrated")

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from hirelc.batches import Batches
-from hirelc.candidates import LATER, Bench, Candidate
+from hirelc.candidates import Bench, Candidate
 from hirelc.checkpoints import save_candidate
 from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
@@ -17,7 +17,7 @@ from hirelc.preparing import check_enough, fisher_samples
 from hirelc.progress import Follower
 from hirelc.replaying import Recorded, Searched
 from hirelc.run import Run
-from hirelc.search.archive import Archive
+from hirelc.search.archive import LATER, Archive
 from hirelc.search.baselines import make_search
 from hirelc.search.problem import Proposal, SearchStrategy
 

@@ -9,7 +9,9 @@ from typing import Any
 from hirelc.policy import Choice, Policy
 from hirelc.precision import nominal_bits
 from hirelc.report.reading import Json, Run
+from hirelc.search.archive import FEE, LATER
 
+FULL = "full"
 LISTED_BLOCKS = 18  # in a tooltip
 
 
@@ -46,6 +48,11 @@ class Step:
     @property
     def drop(self) -> float:
         return float(self.measurement["drop_points"])
+
+    @property
+    def fidelity(self) -> str:
+        """How much training went before: "calibrated", "short" or "full"."""
+        return str(self.measurement.get("fidelity", FULL))
 
     @property
     def macs(self) -> int | None:
@@ -87,19 +94,28 @@ def choices_of(policy: Any) -> Mapping[str, Json]:
 
 def picked(run: Run, measured: Sequence[Step]) -> Step | None:
     """The measurement whose policy got the long fine-tune; None before the search is over."""
-    digest = run.event("pick").get("policy")
-    return next((step for step in measured if step.failure is None and step.digest == digest), None)
+    event = run.event("pick")
+    if "candidate" in event:
+        return next((step for step in measured if step.number == event["candidate"]), None)
+    return next((step for step in measured if step.failure is None and step.digest == event.get("policy")), None)
 
 
 def best_so_far(run: Run, measured: Sequence[Step]) -> Step | None:
-    """The one that meets the goal's limits best: fewest limits broken, then least drop, then fewest bytes."""
+    """The one that would be picked now: fewest limits broken, then least drop, then fewest bytes.
+
+    A file that the long fine-tune will make shorter keeps its limit, for a fee. Trials with little training count only
+    while there is nothing else.
+    """
     goal, original = run.goal, run.original_bytes
     limit = byte_limit(goal, original)
 
     def rank(step: Step) -> tuple[int, float, int]:
-        return len(exceeded(goal, original, step.measurement)), step.drop, step.size_bytes
+        over = max(0.0, step.size_bytes / limit - 1) if limit else 0.0
+        broken = set(exceeded(goal, original, step.measurement)) - ({"bytes"} if over <= LATER else set())
+        return len(broken), step.drop + FEE * over, step.size_bytes
 
     standing = [step for step in measured if step.failure is None]
+    standing = [step for step in standing if step.fidelity == FULL] or standing
     if goal.get("max_drop") is not None and limit is None:
         # only the accuracy is limited: the smallest file that keeps it
         kept = [s for s in standing if s.drop <= goal["max_drop"] and not exceeded(goal, original, s.measurement)]

@@ -9,6 +9,7 @@ from hirelc.errors import RunError
 from hirelc.policy import Goal, Limits, Measurement, Policy
 
 Payload = TypeVar("Payload")
+LATER = 0.25  # of the wanted length, by which a file may be too long when the long fine-tune begins
 FEE = 10.0  # points for a file of twice the length: about what training a part of it away costs at half a bit per weight
 AS_CLOSE = 0.01  # of a limit: entries that exceed the limits by so little more are as close
 

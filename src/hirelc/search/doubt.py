@@ -50,7 +50,7 @@ class Doubt:
         unseen = seen / (1 - seen)  # as it was without the sample itself
         expected = _deviation(drops - misses) ** 2 * (1 + unseen)
         factor = ((TRUST + float((misses**2 / expected).sum())) / (TRUST + len(drops))) ** 0.5
-        return cls(scales, centre, covariance, float(factor))
+        return cls(scales, centre, np.asarray(covariance, np.float64), float(factor))
 
     def __call__(self, features: Floats, drop_points: float) -> float:
         """In points, above 0.

@@ -8,7 +8,7 @@ from typing import Any
 
 from hirelc.report.charts.chart import Chart, View, name, number, tips, view
 from hirelc.report.reading import Json, Run
-from hirelc.report.steps import Step, best_so_far, byte_limit, on_front, picked, policy_lines, policy_words
+from hirelc.report.steps import FULL, Step, best_so_far, byte_limit, on_front, picked, policy_lines, policy_words
 
 ORIGINAL, CONTROL, FINAL, REJECTED = "original, fp32", "control, fp32", "compressed, fine-tuned", "rejected"
 _BITS = {"field": "bits", "title": "bits by block (f: float, %: kept)"}
@@ -19,6 +19,8 @@ def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
     """A row per point, on the search-validation split; rejected candidates have none."""
     rows: list[Json] = []
     standing = [step for step in measured if step.failure is None]
+    # where nothing was trained in full, all are what there is
+    full = any(step.fidelity == FULL for step in standing)
     best = picked(run, measured) or best_so_far(run, measured)
     front = on_front([(step.size_bytes, step.accuracy) for step in standing])
     for step, leads in zip(standing, front, strict=True):
@@ -31,6 +33,7 @@ def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
                 accuracy=step.accuracy,
                 front="yes" if leads else "no",
                 picked="yes" if step is best else "no",
+                training=step.fidelity if full else FULL,
                 policy=policy_words(step.choices),
                 bits=policy_lines(step.choices, run.blocks()),
             )
@@ -56,7 +59,7 @@ def _uncompressed(run: Run) -> list[Json]:
 def _row(run: Run, *, kind: str, label: str, size: int, accuracy: float, **more: Any) -> Json:
     ratio = run.original_bytes / size if run.original_bytes else None
     drop = None if run.baseline is None else run.baseline - accuracy
-    blank = {"front": "no", "picked": "no", "policy": "", "bits": ""}
+    blank = {"front": "no", "picked": "no", "policy": "", "bits": "", "training": FULL}
     return {"kind": kind, "point": label, "bytes": size, "accuracy": accuracy, "ratio": ratio, "lost": drop, **blank, **more}
 
 
@@ -76,7 +79,7 @@ def front_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
             f"smaller, further up is better. The ring marks the policy {chosen}. Dashed lines are the goal's limits."
         ),
         rows=rows,
-        views=_views(run, kinds, bool(run.all("control"))),
+        views=_views(run, kinds, bool(run.all("control")), any(row["training"] != FULL for row in rows)),
         columns={
             "Point": "point",
             "Kind": "kind",
@@ -85,12 +88,13 @@ def front_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
             run.axis[:1].upper() + run.axis[1:]: "accuracy",
             "Points lost": "lost",
             "On the front": "front",
+            "Training": "training",
             "Policy": "policy",
         },
     )
 
 
-def _views(run: Run, kinds: Sequence[str], control: bool) -> list[View]:
+def _views(run: Run, kinds: Sequence[str], control: bool, trials: bool) -> list[View]:
     uncompressed = f"datum.kind === '{ORIGINAL}' || datum.kind === '{CONTROL}'"
     only = {"filter": f"!({uncompressed})"}
     wide = _Frame(run, "bytes of the whole file, logarithmic", {"type": "log", "nice": False, "padding": 24}, "~s", 6, "left")
@@ -99,11 +103,18 @@ def _views(run: Run, kinds: Sequence[str], control: bool) -> list[View]:
     if control:
         levels += close.level(run.event("control")["accuracy"], "control", "right")
     compressed = [kind for kind in kinds if kind not in (ORIGINAL, CONTROL)]
-    points = [{**layer, "transform": [only, *layer.get("transform", [])]} for layer in close.points(compressed)]
-    return [
-        view("With fp32", 360, layer=[*wide.limits(), *wide.points(kinds)]),
-        view("Close-up", 360, layer=[*close.limits(), *levels, *points]),
+    trained = {"filter": f"datum.training === '{FULL}'"}
+    views = [
+        view("With fp32", 360, layer=[*wide.limits(), *_filtered(wide.points(kinds), trained)]),
+        view("Close-up", 360, layer=[*close.limits(), *levels, *_filtered(close.points(compressed), only, trained)]),
     ]
+    if trials:  # hardly trained, they would squeeze the others together
+        views.append(view("With trials", 360, layer=[*wide.limits(), *wide.points(kinds)]))
+    return views
+
+
+def _filtered(layers: Sequence[Json], *filters: Json) -> list[Json]:
+    return [{**layer, "transform": [*filters, *layer.get("transform", [])]} for layer in layers]
 
 
 @dataclass(frozen=True)
