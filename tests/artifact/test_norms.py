@@ -48,6 +48,17 @@ def test_a_large_mean_moves_no_channel(network: nn.Sequential) -> None:
     assert float((found - wanted).mean((0, 2, 3)).abs().max()) < 0.15  # of a deviation
 
 
+def test_a_channel_that_running_statistics_still_remember_costs_nothing_either(network: nn.Sequential) -> None:
+    """A hundred batches after its weights went, a channel's variance is not zero yet, its factor a hundred times too large."""
+    inputs = torch.randn(64, 3, 8, 8)
+    settle(network, inputs)
+    with torch.no_grad():
+        network[0].weight[5] = 0
+        network[1].running_mean[5], network[1].running_var[5] = 1e-5, 2e-5
+    wanted, found = outputs_through_a_file(network, inputs)
+    assert float((found - wanted).square().mean((0, 2, 3)).sqrt().max()) < 0.1
+
+
 def test_a_channel_that_died_costs_the_others_nothing(network: nn.Sequential) -> None:
     """Its factor would be hundreds of times that of the others, and the step of them all follows from their spread."""
     inputs = torch.randn(64, 3, 8, 8)

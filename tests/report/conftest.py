@@ -17,7 +17,7 @@ CONFIG = Config(
     seed=3,
     fisher_samples=32,
     calibration_samples=32,
-    search=SearchConfig(cycles=2, trials=2, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
+    search=SearchConfig(cycles=2, trials=1, low_level_steps=64, high_level_steps=64, surrogate_min_samples=2),
     train=TrainConfig(images=2000, batch_size=32, precision="fp32", evaluations=3),
 )
 

@@ -15,7 +15,7 @@ from hirelc.cli import app
 from hirelc.report import figures
 from hirelc.report.content import content
 from hirelc.report.reading import moment, read_run
-from hirelc.report.status import status, status_words
+from hirelc.report.status import status, status_of, status_words
 from report.damage import cut, edit_journal
 
 
@@ -151,7 +151,7 @@ def test_status_follows_a_run(copy: Path) -> None:
         if "result" not in [event["event"] for event in cut_to]:
             (copy / "result.json").unlink(missing_ok=True)
         now = moment(cut_to[-1]) + timedelta(seconds=5) if cut_to else datetime.now(UTC)
-        found = status(copy, now)
+        found = status_of(read_run(copy), now, alive=True)
         seen.append((found.state.value, found.cycles[0], found.doing))
         assert status_words(found)
     # start network baseline sensitivity proxy reference vote vote pick final control test result
@@ -176,7 +176,7 @@ def test_status_follows_a_run(copy: Path) -> None:
 def test_time_runs_on_while_a_run_does(copy: Path) -> None:
     cut(copy, 6)
     last = moment(read_run(copy).events[-1])
-    spent = [status(copy, last + timedelta(seconds=later)).spent_seconds for later in (0, 30, 3600)]
+    spent = [status_of(read_run(copy), last + timedelta(seconds=later)).spent_seconds for later in (0, 30, 3600)]
     assert spent[1] - spent[0] == pytest.approx(30)
     assert spent[2] == spent[0]  # silent for an hour: not counted
 
@@ -191,9 +191,10 @@ def test_a_line_that_is_being_written_does_no_harm(copy: Path) -> None:
 def test_status_of_an_interrupted_and_a_silent_run(copy: Path) -> None:
     cut(copy, 6)
     last = moment(read_run(copy).events[-1])
-    found = status(copy, last + timedelta(hours=5))
+    found = status_of(read_run(copy), last + timedelta(hours=5))
     assert "the run may have died" in status_words(found)
     assert "5 h 00 min ago" in status_words(found)
+    assert status(copy, last + timedelta(hours=5)).state.value == "died"  # no process holds its lock
     edit_journal(copy, lambda events: events.append({**events[-1], "event": "interrupted"}))
     assert ": interrupted, while in cycle 1 of 2" in status_words(status(copy, last + timedelta(hours=5)))
 

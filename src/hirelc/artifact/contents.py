@@ -107,7 +107,7 @@ def _norms(
     stored = {tensor.name: tensor for tensor in layout.rest}
     norms: dict[str, CodedTensor | RawArray] = {}
     for name, centre in centres.items():
-        factor = state[centre.factor].masked_fill(centre.still, 0.0)
+        factor = centre.tamed(state[centre.factor])
         norms[centre.factor] = _stored(stored[centre.factor], factor, steps)
         # the factor's rounding times a large mean would move the whole channel: the shift makes up for it
         factor = value_of(norms[centre.factor], tuple(factor.shape)).double()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-STILL = 1e-4  # of eps, as a variance: what comes out varies by a hundredth of the norm's weight
+FAINT = 10.0  # times eps: a variance below it is mostly what running statistics remember of a channel that is constant now
+TAME = 4.0  # times the middle factor, which is enough for those
 
 
 def fold_batchnorms(network: nn.Module) -> frozenset[str]:
@@ -44,14 +45,19 @@ class Centre:
     :param factor: name of the state that holds the factor once folded
     :param mean: of the channels, :param bias: likewise; float64, (channels,)
     :param deviation: of what comes out of a channel, in the middle of all channels
-    :param still: channels that do not vary: whatever the factor, they are worth their bias; bool, (channels,)
+    :param faint: channels that hardly vary, whose factors are out of all proportion; bool, (channels,)
     """
 
     factor: str
     mean: Tensor
     bias: Tensor
     deviation: float
-    still: Tensor
+    faint: Tensor
+
+    def tamed(self, factor: Tensor) -> Tensor:
+        """Factors, (channels,), without those of faint channels that would set the step for all others."""
+        most = TAME * float(factor.abs().median())
+        return torch.where(self.faint, factor.clamp(-most, most), factor)
 
 
 def batchnorm_centres(network: nn.Module) -> dict[str, Centre]:
@@ -61,9 +67,9 @@ def batchnorm_centres(network: nn.Module) -> dict[str, Centre]:
         if isinstance(module, _BatchNorm) and _can_fold(module):
             mean, bias = (tensor.detach().double().clone() for tensor in (module.running_mean, module.bias))  # type: ignore[union-attr]
             assert module.running_var is not None
-            still = torch.lt(module.running_var, STILL * module.eps)
+            faint = torch.lt(module.running_var, FAINT * module.eps)
             deviation = float(module.weight.detach().abs().median())
-            centres[f"{path}.bias".removeprefix(".")] = Centre(f"{path}.weight".removeprefix("."), mean, bias, deviation, still)
+            centres[f"{path}.bias".removeprefix(".")] = Centre(f"{path}.weight".removeprefix("."), mean, bias, deviation, faint)
     return centres
 
 

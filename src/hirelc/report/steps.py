@@ -111,8 +111,9 @@ def best_so_far(run: Run, measured: Sequence[Step]) -> Step | None:
 
     def rank(step: Step) -> tuple[int, float, int]:
         over = max(0.0, step.size_bytes / limit - 1) if limit else 0.0
-        broken = set(exceeded(goal, original, step.measurement)) - ({"bytes"} if over <= LATER else set())
-        return len(broken), step.drop + FEE * over, step.size_bytes
+        shrinks = over <= LATER
+        broken = set(exceeded(goal, original, step.measurement)) - ({"bytes"} if shrinks else set())
+        return len(broken), step.drop + (FEE * over if shrinks else 0.0), step.size_bytes
 
     standing = [step for step in measured if step.failure is None]
     standing = [step for step in standing if step.fidelity == FULL] or standing
