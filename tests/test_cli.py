@@ -241,7 +241,7 @@ def test_bad_input_is_one_line_and_status_2(case: str, tmp_path: Path) -> None:
 def test_a_folder_that_holds_a_run_is_not_overwritten(compressed: Result) -> None:
     before = Path("runs/one/model.hirelc").read_bytes()
     done = hirelc_says("compress", *MODEL, "--data", "data.npz", "--out", "runs/one", *SMALL, "-q")
-    assert done.exit_code == 2 and "error: runs/one already holds a run: choose another folder with --out" in done.stderr
+    assert done.exit_code == 2 and "error: runs/one already holds a run: `hirelc resume runs/one` goes on" in done.stderr
     assert Path("runs/one/model.hirelc").read_bytes() == before
 
 

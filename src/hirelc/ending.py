@@ -37,7 +37,9 @@ def finish(
     images = _final_images(run, bench)
     trained, data = None, picked.data  # without more training, what was measured is what is delivered
     if run.config.train.final and not run.config.calibrate_only:
-        limit = max(run.goal.byte_limit(bench.spec.original_bytes) or len(picked.data), round(len(picked.data) / (1 + LATER)))
+        limit = run.goal.byte_limit(bench.spec.original_bytes)
+        if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
+            limit = len(picked.data)
         trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
         bench.images_seen += 0 if trained is None else trained.images
     alone = dict(bench.rounded_alone)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.search_strategy import CYCLES, Make, SearchStrategyContract
+from contracts.search_strategy import CYCLES, Make, SearchStrategyContract, drive
 from hirelc.config import PARTS, SearchConfig
+from hirelc.policy import Goal
 from hirelc.search.baselines import make_search
+from search.fake import FakeProblem
 
 
 class TestRandom(SearchStrategyContract):
@@ -42,8 +44,27 @@ class TestHierarchical(TestRandom):
     strategy = "hirelc"
 
 
+ONE_KIND = ("pruning", "quantization")  # without one of them, the smallest that the fake can be is far larger
+
+
+def without(part: str) -> Make:
+    config = SearchConfig(cycles=CYCLES, low_level_steps=32, high_level_steps=32, without=part)
+    return lambda problem, goal, seed: make_search(problem, goal, config, seed)
+
+
 class TestWithoutAPart(SearchStrategyContract):
-    @pytest.fixture(params=PARTS)
+    @pytest.fixture(params=[part for part in PARTS if part not in ONE_KIND])
     def make(self, request: pytest.FixtureRequest) -> Make:
-        config = SearchConfig(cycles=CYCLES, low_level_steps=32, high_level_steps=32, without=request.param)
-        return lambda problem, goal, seed: make_search(problem, goal, config, seed)
+        return without(request.param)
+
+
+@pytest.mark.parametrize("part", ONE_KIND)
+def test_one_kind_of_compression_alone_reaches_what_it_can(part: str) -> None:
+    problem = FakeProblem()
+    proposals = drive(problem, without(part)(problem, Goal(ratio=6), 0))
+    assert len({proposal.policy for proposal in proposals}) == len(proposals) >= CYCLES
+    assert max(problem.file_bytes(proposal.choices) for proposal in proposals) <= problem.original_bytes / 6
+    decided = [choice for proposal in proposals for block in proposal.choices for choice in block]
+    assert all(c.keep_ratio == 1 for c in decided) if part == "pruning" else all(c.bits == 8 for c in decided)
+    far = without(part)(problem, Goal(ratio=1000), 0).propose(0)
+    assert far and max(problem.original_bytes / problem.file_bytes(proposal.choices) for proposal in far) > 6
