@@ -11,7 +11,7 @@ from hirelc.errors import RunError
 from hirelc.models import load_network
 from hirelc.policy import Goal
 
-TINY = DemoBudget(baseline_images=1280, images=1536, cycles=1, agent_steps=8)
+TINY = DemoBudget(baseline_images=1280, images=2048, cycles=1, agent_steps=8)
 
 
 @pytest.fixture
