@@ -52,12 +52,14 @@ def without(part: str) -> Make:
     return lambda problem, goal, seed: make_search(problem, goal, config, seed)
 
 
+@pytest.mark.slow
 class TestWithoutAPart(SearchStrategyContract):
     @pytest.fixture(params=[part for part in PARTS if part not in ONE_KIND])
     def make(self, request: pytest.FixtureRequest) -> Make:
         return without(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ONE_KIND)
 def test_one_kind_of_compression_alone_reaches_what_it_can(part: str) -> None:
     problem = FakeProblem()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, OverflowMethod, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -39,6 +39,7 @@ class Frame:
         width = min(options.max_width - FREE, WIDEST)
         inner = width - 4
         plain = options.ascii_only
+        overflow: OverflowMethod = "crop" if plain else "ellipsis"  # an ellipsis is no ASCII
         parts: list[RenderableType] = [self._facts()]
         room = console.height - BARE_LINES - PLOT_LINES - ABOVE
         if self.front.points and room >= LEAST_PLOT and inner >= LEAST_WIDTH and can_plot() and not plain:
@@ -46,9 +47,9 @@ class Frame:
         elif self.front.points and room + MOST_PLOT >= 0:
             parts += ["", listing(self.front)]
         if self.status.state is State.RUNNING:
-            parts += ["", self._work()]
+            parts += ["", self._work(overflow)]
         title = Text(str(self.status.folder), style="bold")
-        title.truncate(inner - 2, overflow="ellipsis")
+        title.truncate(inner - 2, overflow=overflow)
         yield Panel(Group(*parts), title=title, title_align="left", width=width, border_style="dim")
 
     def _facts(self) -> RenderableType:
@@ -79,7 +80,7 @@ class Frame:
         text = Text(f"{', '.join(parts)}: ")
         return text.append(verdict, style="bold green" if best["within_goal"] else "bold yellow")
 
-    def _work(self) -> RenderableType:
+    def _work(self, overflow: OverflowMethod) -> RenderableType:
         rows = Table.grid(padding=(0, 1, 0, 0), expand=True)
         rows.add_column(width=5, style="dim")
         rows.add_column(ratio=1)
@@ -87,21 +88,21 @@ class Frame:
         at, status = self.at, self.status
         if at is not None:
             words = f", {self.words}" if self.words else ""
-            rows.add_row("now", _line(f"{at.title}{words}: {duration(at.seconds)}{_stage_left(at)}"))
+            rows.add_row("now", _line(f"{at.title}{words}: {duration(at.seconds)}{_stage_left(at)}", overflow))
             rows.add_row("", _bar(at.part), "" if at.part is None else f"{at.part:.0%}")
         else:
-            rows.add_row("now", _line(status.doing.removeprefix("now ")))
+            rows.add_row("now", _line(status.doing.removeprefix("now "), overflow))
             rows.add_row("", "")
         left = status.left_seconds
         known = "time left is known once a candidate is measured" if left is None else f"about {about(left)} left"
-        rows.add_row("run", _line(f"{duration(status.spent_seconds)}, {known}"))
+        rows.add_row("run", _line(f"{duration(status.spent_seconds)}, {known}", overflow))
         part = None if left is None else status.spent_seconds / max(status.spent_seconds + left, 1e-9)
         rows.add_row("", _bar(part, moving=False), "" if part is None else f"{part:.0%}")
         return rows
 
 
-def _line(text: str) -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
+def _line(text: str, overflow: OverflowMethod) -> Text:
+    return Text(text, no_wrap=True, overflow=overflow)
 
 
 def _stage_left(at: UnderWay) -> str:
