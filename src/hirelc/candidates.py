@@ -148,7 +148,7 @@ class Bench:
         starts = []
         for network in (self.current, self.original) if self.moved else (self.original,):
             compressed = self._applied(network, policy)
-            goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+            goal = _file_goal(target_bytes)
             scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
             starts.append(compressed)
         return starts[0] if len(starts) == 1 else max(starts, key=self._first_points)
@@ -173,7 +173,7 @@ class Bench:
     def calibrate(self, compressed: CompressedNetwork, target_bytes: int) -> bytes:
         """Coarser steps and rounding that lead to a length of the file, and no training."""
         importance = cut_fisher(self.fisher, compressed)
-        goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+        goal = _file_goal(target_bytes)
         scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
         self._round_away(compressed, importance, goal)
         return pack(compressed)
@@ -184,11 +184,11 @@ class Bench:
         The file is longer than wanted only where no rounding can make it shorter.
         """
         importance = cut_fisher(self.fisher, compressed)
-        goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+        goal = _file_goal(target_bytes)
         led_to = goal if self.trainer.config.rate_term else None
         scale_to_bits(compressed, importance, (1 if led_to is None else HEAD_ROOM) * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
-        if self.exact or len(pack(compressed)) <= (1 + ROUNDED_AWAY) * target_bytes:
+        if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
 
@@ -198,7 +198,7 @@ class Bench:
         Reconstructed codes take a little more than the steps let expect; how much is learned from each candidate.
         """
         importance = cut_fisher(self.fisher, compressed)
-        goal = FileGoal(target_bytes, lambda network: len(pack(network)))
+        goal = _file_goal(target_bytes)
         start = copy.deepcopy(compressed.state_dict())
         for _ in range(RECONSTRUCTIONS):
             compressed.load_state_dict(start)
@@ -261,6 +261,10 @@ class Bench:
             seconds=seconds,
             failure=reason,
         )
+
+
+def _file_goal(target_bytes: int) -> FileGoal:
+    return FileGoal(target_bytes, lambda network: len(pack(network)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from hirelc import cli_ablate, cli_deploy, cli_front, cli_report, cli_resume
+from hirelc.cli_context import FOLDER, VERBOSE
 from hirelc.config import PARTS, STRATEGY_NAMES, Config, SearchConfig, TrainConfig
 from hirelc.errors import HirelcError, RunError
 from hirelc.policy import Goal
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from hirelc.progress import RichReporter
 
 BAD_INPUT, INTERRUPTED = 2, 130
-VERBOSE, FOLDER = "hirelc.verbose", "hirelc.folder"  # what the commands leave in the context for errors and Ctrl-C
 
 
 class _Commands(TyperGroup):

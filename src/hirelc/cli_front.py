@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hirelc.cli_context import FOLDER, VERBOSE
 from hirelc.errors import RunError
 from hirelc.policy import Goal
 
 if TYPE_CHECKING:
     from hirelc.progress import Reporter
 
-VERBOSE, FOLDER = "hirelc.verbose", "hirelc.folder"  # what errors and Ctrl-C look for in the context
 Folder = Annotated[Path, typer.Argument(help="the folder of a run, as given to --out")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")]
 Plain = Annotated[bool, typer.Option("--plain", help="one line per event, as where no terminal is: for logs")]
@@ -53,12 +53,12 @@ def register(app: typer.Typer, reporter: Callable[[bool, bool, bool], Reporter])
         the run's folder, each with its file. Accuracy is that on the search-validation split.
         """
         from hirelc.picking import extend_front
-        from hirelc.points import TRAINED, distinct, read_points
+        from hirelc.points import read_points, trained_sizes
         from hirelc.words_front import front_words
 
         context.meta[VERBOSE], context.meta[FOLDER] = verbose, run
         found = read_points(run)
-        if measure and len(distinct(point for point in found if point.fidelity in TRAINED)) < points:
+        if measure and len(trained_sizes(found)) < points:
             from hirelc.inputs import read_again
             from hirelc.resuming import stored_inputs
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hirelc.cli_context import FOLDER, VERBOSE
+
 if TYPE_CHECKING:
     from hirelc.progress import Reporter
-
-VERBOSE, FOLDER = "hirelc.verbose", "hirelc.folder"  # what errors and Ctrl-C look for in the context
 
 
 def register(app: typer.Typer, reporter: Callable[[bool, bool, bool], Reporter]) -> None:

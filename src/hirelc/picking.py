@@ -14,10 +14,10 @@ from hirelc.checkpoints import load_candidate, save_candidate
 from hirelc.config import Config
 from hirelc.ending import finish
 from hirelc.errors import RunError
-from hirelc.fingerprint import FINGERPRINT, differences, fingerprint
+from hirelc.fingerprint import differences, fingerprint
 from hirelc.landscape import Landscape
-from hirelc.pipeline import command_line, make_bench, prepare
-from hirelc.points import ADDED, SAME_SIZE, TRAINED, Point, distinct, nearest, next_candidate, read_points
+from hirelc.pipeline import begin, make_bench, prepare
+from hirelc.points import ADDED, SAME_SIZE, Point, nearest, next_candidate, read_points, trained_sizes
 from hirelc.policy import Goal, Measurement, Policy
 from hirelc.preparing import describe, fisher_samples, make_landscape
 from hirelc.progress import Reporter, RichReporter
@@ -26,7 +26,7 @@ from hirelc.resuming import stored
 from hirelc.run import Run
 from hirelc.search.bounds import Bounds
 from hirelc.search.fitting import fit_to_bytes
-from hirelc.store import INPUTS, RunDirectory, check_unused, environment, locked
+from hirelc.store import RunDirectory, check_unused, locked
 from hirelc.task import CLASSIFICATION, Task
 
 LARGEST = 8.0  # ratio of the largest file on a front
@@ -91,31 +91,14 @@ def pick(
     """
     folder, say = Path(run), reporter or RichReporter()
     then = stored(folder)
-    points = read_points(folder)
-    if not points:
-        raise RunError(f"{folder} holds no measured candidate yet: `hirelc resume {folder}` goes on with its search")
+    points = _measured(folder)
     config = Config.from_json(then["config"])
     check_unused(out)
     make = prepare(model, {"train": train, "val": val, "test": test}, goal, config, task, say)
     with locked(out):
         made = _for_the_last_fine_tune(make(RunDirectory.create(out)), images)
         _check_same(folder, then, made)
-        made.directory.write_json(FINGERPRINT, fingerprint(made))
-        made.directory.write_json("config.json", made.config)
-        made.directory.write_json("environment.json", environment())
-        if inputs is not None:
-            made.directory.write_json(INPUTS, inputs)
-        made.directory.journal(
-            "start",
-            command=command_line(),
-            goal=goal,
-            seed=config.seed,
-            metric=made.task.name,
-            train=made.train.samples,
-            validation=made.validation.samples,
-            test=None if made.test is None else made.test.samples,
-            picked_from=folder,
-        )
+        begin(made, inputs, picked_from=folder)
         describe(made)
         shop = _Workshop.opened(made)
         point = _closest(made, points)
@@ -123,6 +106,14 @@ def pick(
         measurement, candidate = _at_goal(shop, load_candidate(folder, point.candidate))
         made.directory.journal("pick", policy=candidate.policy.digest, measurement=measurement)
         return finish(made, shop.bench, candidate, shop.baseline, [measurement], 0.0)
+
+
+def _measured(folder: Path) -> list[Point]:
+    """:raises RunError: nothing was measured yet"""
+    points = read_points(folder)
+    if not points:
+        raise RunError(f"{folder} holds no measured candidate yet: `hirelc resume {folder}` goes on with its search")
+    return points
 
 
 def _for_the_last_fine_tune(run: Run, images: int | None) -> Run:
@@ -200,11 +191,9 @@ def extend_front(
     """
     folder, say = Path(run), reporter or RichReporter()
     then = stored(folder)
-    found = read_points(folder)
-    if not found:
-        raise RunError(f"{folder} holds no measured candidate yet: `hirelc resume {folder}` goes on with its search")
+    found = _measured(folder)
     original = found[0].ratio * found[0].size_bytes
-    if len(distinct(point for point in found if point.fidelity in TRAINED)) >= points:
+    if len(trained_sizes(found)) >= points:
         return found
     wanted = missing_sizes(found, original, points)
     config = Config.from_json(then["config"])
@@ -224,7 +213,7 @@ def extend_front(
 
 def missing_sizes(found: list[Point], original: float, points: int) -> list[int]:
     """Sizes in bytes, largest first, that the front lacks: `points` of them in equal factors, but for those measured."""
-    have = distinct(point for point in found if point.fidelity in TRAINED)
+    have = trained_sizes(found)
     largest = original / LARGEST
     smallest = min([largest, *(point.size_bytes for point in have)]) / BEYOND
     grid = [largest * (smallest / largest) ** (i / max(points - 1, 1)) for i in range(points)]

@@ -96,23 +96,32 @@ def compress(
     make = prepare(model, {"train": train, "val": val, "test": test}, goal, config, task, say)
     with locked(out):
         run = make(RunDirectory.create(out))
-        run.directory.write_json(FINGERPRINT, fingerprint(run))
-        if inputs is not None:
-            run.directory.write_json(INPUTS, inputs)
-        run.directory.write_json("config.json", run.config)
-        run.directory.write_json("environment.json", environment())
-        run.directory.journal(
-            "start",
-            command=command_line(),
-            goal=run.goal,
-            seed=run.config.seed,
-            metric=run.task.name,
-            train=run.train.samples,
-            validation=run.validation.samples,
-            test=None if run.test is None else run.test.samples,
-        )
+        begin(run, inputs)
         run.directory.observers += followers
         return carry_out(run, budget)
+
+
+def begin(run: Run, inputs: Mapping[str, Any] | None, **more: Any) -> None:
+    """Writes what a run is known by, and its first event.
+
+    :param more: fields of that event
+    """
+    run.directory.write_json(FINGERPRINT, fingerprint(run))
+    if inputs is not None:
+        run.directory.write_json(INPUTS, inputs)
+    run.directory.write_json("config.json", run.config)
+    run.directory.write_json("environment.json", environment())
+    run.directory.journal(
+        "start",
+        command=command_line(),
+        goal=run.goal,
+        seed=run.config.seed,
+        metric=run.task.name,
+        train=run.train.samples,
+        validation=run.validation.samples,
+        test=None if run.test is None else run.test.samples,
+        **more,
+    )
 
 
 def prepare(

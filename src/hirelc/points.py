@@ -94,6 +94,11 @@ def distinct(points: Iterable[Point]) -> list[Point]:
     return found
 
 
+def trained_sizes(points: Iterable[Point]) -> list[Point]:
+    """The different sizes among points that were trained in full."""
+    return distinct(point for point in points if point.fidelity in TRAINED)
+
+
 def nearest(points: Iterable[Point], size_bytes: float) -> Point | None:
     """The point to start from for a size: trained as much as can be, then closest in size, then losing least."""
     order = (*FIDELITIES, "final")

@@ -90,8 +90,8 @@ def _rest(
     scales = SCALE_BITS * sum(q.scale.numel() for q in kernels.values())
     rest: dict[str, CodedTensor | RawArray] = {}
     for steps in STEPS_PER_DEVIATION:
-        rest = {t.name: _stored(t, state[t.name], steps) for t in layout.rest}
-        rest |= _norms(layout, state, centres, FINER * steps)
+        norms = _norms(layout, state, centres, FINER * steps)
+        rest = {t.name: norms[t.name] if t.name in norms else _stored(t, state[t.name], steps) for t in layout.rest}
         symbols = [v.symbols for v in rest.values() if isinstance(v, CodedTensor) and v.symbols.size]
         joined = torch.from_numpy(np.concatenate(symbols)) if symbols else torch.zeros(0, dtype=torch.int32)
         values = entropy_bits((joined - joined.min()).long()) if symbols else 0.0

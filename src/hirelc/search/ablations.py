@@ -11,22 +11,22 @@ from dataclasses import replace
 from typing import Any
 
 from hirelc.config import SearchConfig
-from hirelc.policy import Choice, Goal, Granularity, Limits, Measurement, Policy
+from hirelc.policy import Choice, Goal, Granularity, Measurement
 from hirelc.search.bounds import alike
 from hirelc.search.budgets import ByteTarget
 from hirelc.search.hierarchy import HierarchicalSearch, Progress
 from hirelc.search.problem import BlockInfo, Problem, Proposal, SearchStrategy
+from hirelc.search.views import Kernels, ProblemView
 from hirelc.seeds import stream_seed
 
 NEUTRAL = 0.5  # a sensitivity that moves no budget
 LEAST_KEEP = 0.1  # where channels are all that may go
 UNTOUCHED = Choice(granularity=Granularity.LEARNED)  # 8 bits: as good as float32
 
-Kernels = tuple[Choice, ...]
 Force = Callable[[int, Kernels], Kernels]
 
 
-class View:
+class View(ProblemView):
     """A `Problem` in which every choice is first made what a part's absence leaves of it.
 
     :param force: (block, choices) -> choices
@@ -34,23 +34,12 @@ class View:
     """
 
     def __init__(self, problem: Problem, force: Force, blocks: tuple[BlockInfo, ...]) -> None:
-        self._problem, self._force, self._blocks = problem, force, blocks
+        super().__init__(problem)
+        self._force, self._blocks = force, blocks
 
     @property
     def blocks(self) -> tuple[BlockInfo, ...]:
         return self._blocks
-
-    @property
-    def original_bytes(self) -> int:
-        return self._problem.original_bytes
-
-    @property
-    def fixed_bytes(self) -> int:
-        return self._problem.fixed_bytes
-
-    @property
-    def limits(self) -> Limits:
-        return self._problem.limits
 
     def block_bytes(self, block: int, choices: Sequence[Choice]) -> int:
         return self._problem.block_bytes(block, self._force(block, tuple(choices)))
@@ -61,25 +50,13 @@ class View:
     def canonical(self, block: int, choices: Sequence[Choice]) -> Kernels:
         return self._problem.canonical(block, self._force(block, tuple(choices)))
 
-    def policy(self, choices: Sequence[Sequence[Choice]]) -> Policy:
-        return self._problem.policy(self._forced(choices))
-
-    def file_bytes(self, choices: Sequence[Sequence[Choice]]) -> int:
-        return self._problem.file_bytes(self._forced(choices))
-
     def block_macs(self, block: int, choices: Sequence[Choice]) -> int:
         return self._problem.block_macs(block, self._force(block, tuple(choices)))
-
-    def macs(self, choices: Sequence[Sequence[Choice]]) -> int:
-        return self._problem.macs(self._forced(choices))
 
     def block_latency(self, block: int, choices: Sequence[Choice]) -> float:
         return self._problem.block_latency(block, self._force(block, tuple(choices)))
 
-    def latency_ms(self, choices: Sequence[Sequence[Choice]]) -> float | None:
-        return self._problem.latency_ms(self._forced(choices))
-
-    def _forced(self, choices: Sequence[Sequence[Choice]]) -> tuple[Kernels, ...]:
+    def translated(self, choices: Sequence[Sequence[Choice]]) -> tuple[Kernels, ...]:
         return tuple(self._force(block, tuple(decided)) for block, decided in enumerate(choices))
 
 

@@ -12,6 +12,8 @@ from hirelc.search.bounds import Bounds
 from hirelc.search.budgets import ByteTarget
 from hirelc.search.fitting import excess, fit_to_bytes
 from hirelc.search.problem import Problem, Proposal
+from hirelc.search.surrogate import Surrogate, network_features
+from hirelc.seeds import stream_seed
 
 Choices = tuple[tuple[Choice, ...], ...]
 
@@ -68,3 +70,22 @@ class Rival(ABC):
         self._proposed.add(policy)
         known = {"byte_target": self.target.bytes, "size_bytes": self.problem.file_bytes(decided)}
         return Proposal(policy, decided, self.ORIGIN, predicted_drop, (), {**known, **record})
+
+
+class LearningRival(Rival):
+    """A rival that predicts drops as the hierarchical search does."""
+
+    def __init__(self, problem: Problem, goal: Goal, config: SearchConfig, seed: int) -> None:
+        super().__init__(problem, goal, config)
+        self.surrogate = Surrogate(stream_seed(seed, "surrogate"), config.surrogate_min_samples)
+
+    def predicted(self, choices: Sequence[Sequence[Choice]]) -> float:
+        """Drop in points."""
+        return self.surrogate.predict(network_features(self.problem, choices))
+
+    def observe(self, proposal: Proposal, measurement: Measurement) -> Mapping[str, Any]:
+        """Teaches the surrogate, and moves the byte target of a goal that limits only the drop."""
+        if measurement.failure is None:
+            inputs = network_features(self.problem, proposal.choices)
+            self.surrogate.observe(inputs, measurement.drop_points, proposal.predicted_drop)
+        return {**super().observe(proposal, measurement), "surrogate": self.surrogate.record()}

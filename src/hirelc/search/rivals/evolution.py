@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from hirelc.config import SearchConfig
 from hirelc.errors import RunError
-from hirelc.policy import Choice, Goal, Granularity, Measurement, NumberType
+from hirelc.policy import Choice, Goal, Granularity, NumberType
 from hirelc.precision import with_precision
 from hirelc.search.isolation import isolated
 from hirelc.search.problem import Problem, Proposal
-from hirelc.search.rivals.base import Choices, Rival
-from hirelc.search.surrogate import Surrogate, network_features
+from hirelc.search.rivals.base import Choices, LearningRival
 from hirelc.seeds import stream_seed
 
 POPULATION = 48
@@ -27,7 +26,7 @@ Genomes = NDArray[np.int64]
 Judge = Callable[[Genomes], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-class EvolutionSearch(Rival):
+class EvolutionSearch(LearningRival):
     """NSGA-II over genomes of four numbers per kernel, the same that the agents choose.
 
     Each cycle goes on from the population of the one before, for as many evaluations of a whole network as the
@@ -46,9 +45,8 @@ class EvolutionSearch(Rival):
         progress: Callable[[str, float], None] = lambda message, fraction: None,
     ) -> None:
         library()
-        super().__init__(problem, goal, config)
+        super().__init__(problem, goal, config, seed)
         self._seed, self._progress = seed, progress
-        self._surrogate = Surrogate(stream_seed(seed, "surrogate"), config.surrogate_min_samples)
         self._kernels = [kernel for block in problem.blocks for kernel in block.kernels]
         levels = self.bounds.levels
         self._choices_of_genes = np.tile([levels, levels, len(_TYPES), len(_LAYOUTS)], len(self._kernels))
@@ -62,20 +60,13 @@ class EvolutionSearch(Rival):
                 self._population = evolve(
                     self._population, self._choices_of_genes, self._judged, generations, seed, self._report
                 )
-        drops, excess = self._judged(self._population)[0][:, 1], self._judged(self._population)[1].max(axis=1)
-        for number in np.lexsort((drops, np.maximum(excess, 0))).tolist():
+        objectives, constraints = self._judged(self._population)
+        for number in np.lexsort((objectives[:, 1], np.maximum(constraints.max(axis=1), 0))).tolist():
             choices = self.fitted(self._decoded(self._population[number]))
-            proposal = self.unseen(choices, self._predicted(choices), surrogate=self._surrogate.record())
+            proposal = self.unseen(choices, self.predicted(choices), surrogate=self.surrogate.record())
             if proposal is not None:
                 return proposal
         return None
-
-    def observe(self, proposal: Proposal, measurement: Measurement) -> Mapping[str, Any]:
-        """Teaches the surrogate, and moves the byte target of a goal that limits only the drop."""
-        if measurement.failure is None:
-            inputs = network_features(self.problem, proposal.choices)
-            self._surrogate.observe(inputs, measurement.drop_points, proposal.predicted_drop)
-        return {**super().observe(proposal, measurement), "surrogate": self._surrogate.record()}
 
     def _report(self, part: float) -> None:
         self._progress("generations", part)
@@ -102,15 +93,12 @@ class EvolutionSearch(Rival):
             decided.append(self.problem.canonical(index, wanted))
         return tuple(decided)
 
-    def _predicted(self, choices: Choices) -> float:
-        return self._surrogate.predict(network_features(self.problem, choices))
-
     def _judged(self, genomes: Genomes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Objectives (bytes, drop) and constraints (0 or below is kept), each (genomes, 2)."""
         decoded = [self._decoded(genome) for genome in genomes]
         payload = [sum(self.problem.block_bytes(b, c) for b, c in enumerate(choices)) for choices in decoded]
         size = (np.array(payload) + self.problem.fixed_bytes) / self.target.bytes
-        drops = np.array([self._predicted(choices) for choices in decoded])
+        drops = np.array([self.predicted(choices) for choices in decoded])
         return np.column_stack([size, drops]), np.column_stack([size - 1, _NARROW - size])
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from hirelc.policy import Choice, Limits, Policy
-from hirelc.search.problem import BlockInfo, Problem
+from hirelc.policy import Choice
+from hirelc.search.problem import BlockInfo
+from hirelc.search.views import Kernels, ProblemView
 
-Kernels = tuple[Choice, ...]
 
-
-class Whole:
+class Whole(ProblemView):
     """A `Problem` of one block that holds all kernels of all blocks."""
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
 
     @cached_property
     def blocks(self) -> tuple[BlockInfo, ...]:
@@ -24,17 +20,8 @@ class Whole:
         sensitivity = sum(block.share * block.sensitivity for block in blocks) / sum(block.share for block in blocks)
         return (BlockInfo("the whole network", kernels, 0.0, 1.0, sensitivity),)
 
-    @property
-    def original_bytes(self) -> int:
-        return self._problem.original_bytes
-
-    @property
-    def fixed_bytes(self) -> int:
-        return self._problem.fixed_bytes
-
-    @property
-    def limits(self) -> Limits:
-        return self._problem.limits
+    def translated(self, choices: Sequence[Sequence[Choice]]) -> tuple[Kernels, ...]:
+        return self.split(choices[0])
 
     def split(self, choices: Sequence[Choice]) -> tuple[Kernels, ...]:
         """Choices of all kernels, by the network's own blocks."""
@@ -51,20 +38,8 @@ class Whole:
         parts = (self._problem.canonical(index, part) for index, part in enumerate(self.split(choices)))
         return tuple(choice for part in parts for choice in part)
 
-    def policy(self, choices: Sequence[Sequence[Choice]]) -> Policy:
-        return self._problem.policy(self.split(choices[0]))
-
-    def file_bytes(self, choices: Sequence[Sequence[Choice]]) -> int:
-        return self._problem.file_bytes(self.split(choices[0]))
-
     def block_macs(self, block: int, choices: Sequence[Choice]) -> int:
         return sum(self._problem.block_macs(index, part) for index, part in enumerate(self.split(choices)))
 
-    def macs(self, choices: Sequence[Sequence[Choice]]) -> int:
-        return self._problem.macs(self.split(choices[0]))
-
     def block_latency(self, block: int, choices: Sequence[Choice]) -> float:
         return sum(self._problem.block_latency(index, part) for index, part in enumerate(self.split(choices)))
-
-    def latency_ms(self, choices: Sequence[Sequence[Choice]]) -> float | None:
-        return self._problem.latency_ms(self.split(choices[0]))
