@@ -10,7 +10,7 @@ from hirelc.errors import RunError
 
 CONFIG_VERSION = 1
 STRATEGY_NAMES = ("hirelc", "uniform", "random", "greedy", "knapsack", "evolution", "flat")
-PARTS = ("sensitivity", "surrogate", "ensemble", "high-level", "pruning", "quantization", "joint")
+PARTS = ("sensitivity", "warm-start", "surrogate", "ensemble", "high-level", "pruning", "quantization", "joint")
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -28,7 +28,7 @@ class SearchConfig:
         promise improvement; 1 is the vote alone
     :param low_level_steps: environment steps per low-level agent and cycle
     :param high_level_steps: environment steps per high-level agent and cycle
-    :param levels: how many levels the bits and keep actions have (the paper's 15)
+    :param levels: how many levels the precision and keep actions have; 21 name every rung of `precision` (the paper: 15 bits)
     :param min_bits: lowest bits; below 4, formats whose step can be coarser are that instead (see `precision`)
     :param min_keep: lowest keep_ratio that any budget may grant
     :param strategy: who proposes policies: "hirelc", or a rival of it, one of `STRATEGY_NAMES`
@@ -39,7 +39,7 @@ class SearchConfig:
     trials: int = 4
     low_level_steps: int = 768
     high_level_steps: int = 768
-    levels: int = 15
+    levels: int = 21
     min_keep: float = 0.5
     min_bits: int = 2
     max_bits: int = 8

@@ -23,6 +23,7 @@ from hirelc.search.problem import Proposal, SearchStrategy
 
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
+BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
 SHORT = 0.3  # of a full measurement's training, for the short measurements of a cycle together
 
 
@@ -91,6 +92,7 @@ class _Loop:
         self.images = images_per_measurement(run.config, run.train)
         self.recorded, self.recalled = Recorded(run), list[int]()
         self._late = False
+        self._blind: set[str] = set()
 
     def late(self, cycle: int) -> bool:
         """Whether the time left is needed for the final fine-tune: what is not measured yet is skipped then."""
@@ -125,7 +127,10 @@ class _Loop:
         return Searched(pick.entry.payload, self.measurements, seconds)
 
     def climb(self, cycle: int, trials: list[Proposal]) -> None:
-        """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full."""
+        """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
+
+        A kind of measurement that told nothing in one cycle is left out in the next.
+        """
         if self.images == 0:  # nothing is trained: one measurement says all
             for proposal in trials:
                 self.measure(cycle, proposal, 0)
@@ -133,7 +138,8 @@ class _Loop:
         standing: list[tuple[Proposal, Candidate | None]] = [(proposal, None) for proposal in trials]
         short = max(self.run.config.train.batch_size, round(SHORT * self.images / 2))
         if len(standing) > 2:
-            standing = self._best(cycle, standing, 0, "calibrated")[: (len(standing) + 1) // 2]
+            standing = self._best(cycle, standing, 0, "calibrated")
+            standing = standing[: (len(standing) + 1) // 2]
         if len(standing) > 1:
             standing = self._best(cycle, standing, short, "short")
         for proposal, start in standing[:1]:
@@ -142,13 +148,21 @@ class _Loop:
     def _best(
         self, cycle: int, standing: list[tuple[Proposal, Candidate | None]], images: int, fidelity: str
     ) -> list[tuple[Proposal, Candidate | None]]:
-        """Those that did not fail, the least drop first."""
+        """Those that did not fail, the least drop first; as they came where no drop tells anything."""
+        if fidelity in self._blind:
+            return standing
         found: list[tuple[float, int, Proposal, Candidate]] = []
         for proposal, start in standing:
             measurement, candidate = self.measure(cycle, proposal, images, fidelity, start)
             if candidate is not None:
                 found.append((measurement.drop_points, len(found), proposal, candidate))
-        return [(proposal, candidate) for _, _, proposal, candidate in sorted(found, key=lambda entry: entry[:2])]
+        if found and min(drop for drop, *_ in found) > BLIND * abs(self.bench.baseline):
+            self._blind.add(fidelity)
+            self.run.directory.journal_once(f"blind_{fidelity}", cycle=cycle)
+            self.run.say.line(f"cycle {cycle + 1}: {fidelity} trials lose too much to be compared; later cycles do without")
+        else:
+            found.sort(key=lambda entry: entry[:2])
+        return [(proposal, candidate) for _, _, proposal, candidate in found]
 
     def measure(
         self, cycle: int, proposal: Proposal, images: int, fidelity: str = "full", start: Candidate | None = None

@@ -42,12 +42,22 @@ def test_sensitivity_shifts_by_one_level() -> None:
     assert shifted([2, 2, 2, 4, 0], [0.9, 0.5, 0.1, 0.9, 0.1]) == [3, 2, 1, 4, 0]
 
 
-def test_pruning_keeps_bits_where_the_target_allows() -> None:
+def test_pruning_keeps_bits_where_the_target_allows_and_gives_way_where_not() -> None:
     problem = FakeProblem()
-    generous = Treasury(problem, BOUNDS, 0.06, 1.0).budgets([2] * 4, [Strategy.PRUNING] * 4)
+    generous = Treasury(problem, BOUNDS, 0.1, 1.0).budgets([2] * 4, [Strategy.PRUNING] * 4)
     tight = Treasury(problem, BOUNDS, 0.022, 1.0).budgets([2] * 4, [Strategy.PRUNING] * 4)
-    assert max(budget.min_precision for budget in generous) == 16
-    assert min(budget.min_precision for budget in tight) < 16
+    assert {(budget.strategy, budget.min_precision) for budget in generous} == {(Strategy.PRUNING, 16)}
+    assert {(budget.strategy, budget.min_precision) for budget in tight} == {(Strategy.AUTO, BOUNDS.lowest)}
+
+
+def test_the_middle_level_is_what_the_warm_start_gives() -> None:
+    problem = FakeProblem()
+    around = np.array([0.08, 0.03, 0.05, 0.04])
+    goal = float(np.array([block.share for block in problem.blocks]) @ around)
+    treasury = Treasury(problem, BOUNDS, goal, 1.0, around)
+    treasury.sensitivities[:] = 0.5
+    budgets = treasury.budgets([2] * 4, [Strategy.AUTO] * 4)
+    assert [budget.target_fraction for budget in budgets] == pytest.approx(around)
 
 
 def test_quantization_gives_way_where_bits_alone_cannot_do_it() -> None:

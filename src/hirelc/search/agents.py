@@ -28,6 +28,8 @@ from hirelc.seeds import stream_seed
 
 logger = logging.getLogger("hirelc")
 
+WARM = 0.6  # how likely each number of an action is to be that of a warm start, before anything is learned
+
 Action = NDArray[np.int64]
 EnvironmentFactory = Callable[[Weights], gym.Env[Any, Any]]
 
@@ -104,6 +106,15 @@ class _Member:
                     **common,
                 )
 
+    def warm_start(self, action: Action) -> None:
+        """Makes the numbers of an action likely, whatever is observed."""
+        counts = self._environments.action_space.nvec  # type: ignore[attr-defined]
+        starts = np.cumsum(counts) - counts
+        with torch.no_grad():
+            bias = self._model.policy.get_parameter("action_net.bias")
+            for start, count, number in zip(starts.tolist(), counts.tolist(), action.tolist(), strict=True):
+                bias[start + number] += np.log(WARM / (1 - WARM) * max(count - 1, 1))
+
     def _stream(self, name: str) -> int:
         return stream_seed(self._seed, name, self._cycles)
 
@@ -150,13 +161,15 @@ class _Member:
         uniform = np.log(self._environments.action_space.nvec).sum()  # type: ignore[attr-defined]
         return float(entropy.mean() / uniform)
 
-    def act(self, deterministic: bool, attempt: int) -> Action:
-        """The best-rewarded action of one episode of its own."""
+    def act(self, deterministic: bool, attempt: int, start: Action | None) -> Action:
+        """The best-rewarded action of one episode of its own, which opens with `start` where there is one."""
         with isolated(self._stream(f"act/{attempt}")):
             observation, _ = self._probe.reset()
-            best, best_reward, done = None, -np.inf, False
+            best, best_reward, done = start, -np.inf, False
             while not done:
-                action, _ = self._model.predict(observation, deterministic=deterministic)
+                action = start
+                if action is None or best_reward > -np.inf:
+                    action, _ = self._model.predict(observation, deterministic=deterministic)
                 observation, reward, done, _, _ = self._probe.step(action)
                 if float(reward) > best_reward:
                     best, best_reward = action, float(reward)
@@ -193,6 +206,11 @@ class Ensemble:
             for index, (algorithm, own) in enumerate(zip(self.ALGORITHMS[: len(weights)], weights, strict=True))
         ]
 
+    def warm_start(self, action: Action) -> None:
+        """Members that have learned nothing yet begin near an action, and explore around it."""
+        for member in self._members:
+            member.warm_start(action)
+
     def train(self, steps: int) -> tuple[MemberReport, ...]:
         """Trains every member for `steps` environment steps (rounded up to whole rollouts).
 
@@ -205,12 +223,13 @@ class Ensemble:
         logger.debug("%s: reward %s, random %s, entropy %s", self.name, *_columns(reports))
         return reports
 
-    def act(self, deterministic: bool, attempt: int = 0) -> list[Action]:
-        """One action per member.
+    def act(self, deterministic: bool, attempt: int = 0, start: Action | None = None) -> list[Action]:
+        """One action per member: the best that it tried.
 
         :param attempt: numbers independent draws of one cycle
+        :param start: what every member tries first
         """
-        return [member.act(deterministic, attempt) for member in self._members]
+        return [member.act(deterministic, attempt, start) for member in self._members]
 
 
 def _columns(reports: Sequence[MemberReport]) -> list[str]:

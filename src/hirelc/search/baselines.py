@@ -55,11 +55,7 @@ def check_libraries(strategy: str) -> None:
 
     :raises RunError: a library that it needs is not installed
     """
-    if strategy == "knapsack":
-        from hirelc.search.rivals.knapsack import solver
-
-        solver()
-    elif strategy == "evolution":
+    if strategy == "evolution":
         from hirelc.search.rivals.evolution import library
 
         library()

@@ -18,12 +18,12 @@ from hirelc.search.problem import Problem
 
 Floats = NDArray[np.float64]
 
-# Size levels in units of the goal's fraction, ascending towards safety. The paper's fixed .15 to .35 have about
+# Size levels in units of what the warm start gives a block, ascending towards safety. The paper's fixed .15 to .35 have about
 # this spread around their mean, and could not reach a goal beyond 6.7x.
 SIZE_LEVELS = (0.6, 0.8, 1.0, 1.2, 1.4)
 SENSITIVE, INSENSITIVE = 0.7, 0.3
 STRATEGIES = tuple(Strategy)
-# A pruning budget keeps at least this precision (four bits) where its target can be reached so: channels go instead.
+# A pruning budget keeps at least this precision (four bits): channels go instead.
 PRUNING_PRECISION = lowest_rung(4)
 
 
@@ -54,38 +54,46 @@ class Treasury:
 
     :param goal_fraction: bytes that all blocks may have / their bytes in fp32
     :param max_drop: drop in points that each budget allows
+    :param around: the size fractions that the middle level stands for, (blocks,): those of the warm start. The goal's
+        fraction for every block by default
     """
 
-    def __init__(self, problem: Problem, bounds: Bounds, goal_fraction: float, max_drop: float) -> None:
+    def __init__(
+        self, problem: Problem, bounds: Bounds, goal_fraction: float, max_drop: float, around: Floats | None = None
+    ) -> None:
         blocks = range(len(problem.blocks))
         self.goal_fraction, self.max_drop, self._bounds = goal_fraction, max_drop, bounds
         self.shares = np.array([block.share for block in problem.blocks]) / sum(block.share for block in problem.blocks)
         self.sensitivities = np.array([block.sensitivity for block in problem.blocks])
+        self.around = np.full(len(self.shares), goal_fraction) if around is None else around
         self.ceilings = np.array([uniform_fraction(problem, block, bounds.highest) for block in blocks])
-        # _slimmest[p][block]: size at precision p and the fewest channels
-        self._slimmest = {
-            rung: np.array([uniform_fraction(problem, block, rung, bounds.min_keep) for block in blocks])
-            for rung in range(bounds.lowest, max(bounds.lowest, min(bounds.highest, PRUNING_PRECISION)) + 1)
-        }
-        self._unpruned = np.array([uniform_fraction(problem, block, bounds.lowest) for block in blocks])
+        self._pruned_precision = min(max(bounds.lowest, PRUNING_PRECISION), bounds.highest)
+        self._slimmest, self._pruned, self._unpruned = (
+            np.array([uniform_fraction(problem, block, rung, keep) for block in blocks])
+            for rung, keep in (
+                (bounds.lowest, bounds.min_keep),
+                (self._pruned_precision, bounds.min_keep),
+                (bounds.lowest, 1.0),
+            )
+        )
 
     @property
     def floors(self) -> Floats:
         """The smallest size fraction of each block under any strategy, (blocks,)."""
-        floors: Floats = np.minimum(self._slimmest[self._bounds.lowest], self._unpruned)
+        floors: Floats = np.minimum(self._slimmest, self._unpruned)
         return floors
 
     def wishes(self, levels: Sequence[int]) -> Floats:
         """Size fractions asked for, after the sensitivity shift and before the balance, (blocks,)."""
         multipliers = np.array(SIZE_LEVELS)[shifted(levels, self.sensitivities.tolist())]
-        wished: Floats = self.goal_fraction * multipliers
+        wished: Floats = self.around * multipliers
         return wished
 
     def granted(self, wishes: Floats, strategies: Sequence[Strategy]) -> tuple[Floats, list[Strategy]]:
         """Balanced size fractions, (blocks,), and strategies.
 
-        Where bits alone cannot make the blocks as small as the goal needs, the `quantization` strategies give
-        way to `auto`: a budget must be one that can be met.
+        A budget must be one that can be met. Where bits alone cannot make the blocks as small as the goal needs, all
+        `quantization` strategies give way to `auto`; where channels alone cannot, a block's `pruning` does.
         """
         strategies = list(strategies)
         floors = np.where([s is Strategy.QUANTIZATION for s in strategies], self._unpruned, self.floors)
@@ -93,7 +101,9 @@ class Treasury:
             strategies = [Strategy.AUTO if s is Strategy.QUANTIZATION else s for s in strategies]
             floors = self.floors
         ceilings = np.maximum(self.ceilings, floors)
-        return balance(wishes, self.shares, self.goal_fraction, floors, ceilings), strategies
+        fractions = balance(wishes, self.shares, self.goal_fraction, floors, ceilings)
+        met = [s is not Strategy.PRUNING or least <= f for s, least, f in zip(strategies, self._pruned, fractions, strict=True)]
+        return fractions, [s if fine else Strategy.AUTO for s, fine in zip(strategies, met, strict=True)]
 
     def budgets(self, levels: Sequence[int], strategies: Sequence[Strategy]) -> tuple[Budget, ...]:
         """One budget per block for a size level and a strategy per block."""
@@ -115,8 +125,7 @@ class Treasury:
         if strategy is Strategy.QUANTIZATION and self._bounds.lowest < self._bounds.highest:
             max_pruning = 0.0  # else there would be nothing to decide
         elif strategy is Strategy.PRUNING:
-            reachable = [rung for rung, slimmest in self._slimmest.items() if slimmest[block] <= fraction]
-            precision = max(reachable, default=precision)
+            precision = self._pruned_precision
         return Budget(fraction, max_pruning, precision, strategy, self.max_drop)
 
 

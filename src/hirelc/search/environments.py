@@ -128,6 +128,20 @@ class BlockScene:
             known = self._options[key] = with_precision(plain, self._bounds.precisions[precision])
         return known
 
+    def action(self, choices: Sequence[Choice]) -> Action:
+        """The action whose choices are closest, (4 * kernels,): the inverse of `choices`."""
+        precisions, keeps = np.array(self._bounds.precisions), np.array(self._bounds.keeps)
+        numbers = [
+            (
+                int(np.abs(precisions - precision_of(choice)).argmin()),
+                int(np.abs(keeps - choice.keep_ratio).argmin()),
+                NUMBER_TYPES.index(choice.number_type),
+                GRANULARITIES.index(choice.granularity),
+            )
+            for choice in choices
+        ]
+        return np.array(numbers, np.int64).ravel()
+
     def outcome(self, action: Action) -> BlockOutcome:
         """Size and predicted drop of an action, looked up when it was tried before."""
         key = action.tobytes()
@@ -252,6 +266,10 @@ class NetworkScene:
         pairs = action.reshape(-1, 2).tolist()
         return [level for level, _ in pairs], [STRATEGIES[strategy] for _, strategy in pairs]
 
+    def middle(self) -> Action:
+        """The action that asks for the warm start's sizes, (2 * blocks,)."""
+        return np.array([len(SIZE_LEVELS) // 2, STRATEGIES.index(Strategy.AUTO)] * self.block_count, np.int64)
+
     def predicted_drop(self, granted: NDArray[np.float64], strategies: Sequence[Strategy]) -> float:
         """Drop in points if every block spent its grant along the rate curve of its strategy.
 
@@ -272,7 +290,7 @@ class NetworkScene:
         granted, strategies = treasury.granted(wishes, strategies)
         reward = network_reward(
             accuracy=accuracy_term(self.predicted_drop(granted, strategies), treasury.max_drop),
-            sensitivity=sensitivity_term(granted, goal, treasury.sensitivities),
+            sensitivity=sensitivity_term(granted, treasury.around, treasury.sensitivities),
             feedback=feedback_term(self.feedback.severity, granted, self.feedback.granted, goal, self._exposure),
             gap=abs(float(treasury.shares @ wishes) / goal - 1),
             spread=float(granted.std()) / goal,

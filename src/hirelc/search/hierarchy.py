@@ -14,7 +14,7 @@ from hirelc.config import SearchConfig
 from hirelc.errors import RunError
 from hirelc.policy import Budget, Choice, Goal, Measurement, Policy, Strategy
 from hirelc.search.agents import AgentSettings, Ensemble, MemberReport
-from hirelc.search.bounds import FLOAT32_BYTES, Bounds, random_choices, size_fraction
+from hirelc.search.bounds import FLOAT32_BYTES, Bounds, size_fraction
 from hirelc.search.budgets import PRUNING_PRECISION, ByteTarget, Treasury
 from hirelc.search.environments import (
     GRANULARITIES,
@@ -25,11 +25,12 @@ from hirelc.search.environments import (
     NetworkEnvironment,
     NetworkScene,
 )
-from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, fit_to_bytes, rate_curve, reference
+from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, rate_curve, reference
 from hirelc.search.improvement import expected_improvement
 from hirelc.search.problem import Problem, Proposal
 from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
 from hirelc.search.surrogate import Surrogate, distortion_of, network_features
+from hirelc.search.variations import Variations
 from hirelc.search.voting import (
     GRANULARITY_SAFETY,
     NUMBER_TYPE_SAFETY,
@@ -39,6 +40,7 @@ from hirelc.search.voting import (
     vote_category,
     vote_ordinal,
 )
+from hirelc.search.warm import WarmStart
 from hirelc.seeds import stream_seed
 
 logger = logging.getLogger("hirelc")
@@ -48,7 +50,6 @@ Progress = Callable[[str, float], None]
 
 DEFAULT_MAX_DROP = 1.0  # points; the paper's "full marks under 1 point", where the goal sets no limit
 _LEAST_SHARE = 1e-3
-_VARIATIONS = 16
 _REDRAWN = 3  # kernels at most, in a variation that competes with the vote
 
 
@@ -69,7 +70,8 @@ class HierarchicalSearch:
     """`SearchStrategy` of hirelc: a high-level ensemble grants budgets, one low-level ensemble per block spends them.
 
     Cycle 0 proposes the reference policy and the vote, later cycles the vote. The first half of the cycles
-    explores (members' actions are drawn), the rest is deterministic. No policy is proposed twice.
+    explores (members' actions are drawn), the rest is deterministic. No policy is proposed twice. The agents begin
+    near the exact solution for the proxy, which is a trial of cycle 0.
 
     :param progress: told what goes on, and which part of the cycle is done, 0 to 1
     """
@@ -91,7 +93,8 @@ class HierarchicalSearch:
         learns = config.without != "surrogate"
         self._surrogate = Surrogate(stream_seed(seed, "surrogate"), config.surrogate_min_samples, learns)
         self._reference = reference(problem, self._target.bytes, self._bounds)
-        self._incumbent = self._reference.choices
+        self._warm = WarmStart(problem, self._bounds, config.without != "warm-start")
+        self._incumbent = self._warm.at(self._target.bytes)
         self._feedback: Feedback | None = None
         self._least_drop = np.inf
         self._proposed: set[Policy] = set()
@@ -106,6 +109,8 @@ class HierarchicalSearch:
             BlockScene(problem, block, share, self._bounds) for block, share in enumerate(self._distortion_shares())
         ]
         self._agents = [self._block_ensemble(scene, settings) for scene in self._scenes]
+        if config.without != "warm-start":
+            self._governors.warm_start(self._network.middle())
 
     def _block_ensemble(self, scene: BlockScene, settings: AgentSettings | None) -> Ensemble:
         levels = self._config.levels
@@ -129,7 +134,7 @@ class HierarchicalSearch:
         proposals = [self._reference_proposal()] if cycle == 0 else []
         deterministic = cycle >= self._config.cycles // 2
         budgets, high_record, high_drops, high_sizes = self._decide_budgets(cycle, deterministic)
-        voted, low_record, wishes = self._decide_blocks(budgets, deterministic)
+        voted, low_record, wishes = self._decide_blocks(cycle, budgets, deterministic)
         found = self._fit_unseen(voted, budgets, cycle)
         if found is None:
             logger.warning("cycle %d: no policy is left that was not proposed before", cycle)
@@ -137,7 +142,6 @@ class HierarchicalSearch:
         fit, redrawn = found
         policy = self._problem.policy(fit.choices)
         self._proposed.add(policy)
-        self._incumbent = fit.choices
         low_drops, low_sizes = [*map(self._predict, wishes)], [float(self._problem.file_bytes(wish)) for wish in wishes]
         self._ballots[policy] = _Ballot(low_drops, low_sizes, high_drops, high_sizes)
         predicted = self._predict(fit.choices)
@@ -163,12 +167,13 @@ class HierarchicalSearch:
         """Policies that the vote has to beat in this cycle: those of the members' own wishes and of the vote's variations
         that promise most improvement on what was measured so far."""
         generator = np.random.default_rng(stream_seed(self._seed, "rivals", cycle))
-        bounds = [self._bounds.within(budget) for budget in budgets]
-        pool = [("member", self._fit(wish, bounds)) for wish in wishes]
-        for redrawn in range(1, _REDRAWN + 1):
-            pool += [
-                ("variation", self._fit(self._varied(voted, redrawn, bounds, generator), bounds)) for _ in range(_VARIATIONS)
-            ]
+        variations = self._variations(budgets)
+        pool = [("member", variations.fit(wish)) for wish in wishes]
+        for start in dict.fromkeys((tuple(voted), self._incumbent)):
+            for redrawn in range(1, _REDRAWN + 1):
+                pool += [("variation", fit) for fit in variations.of(start, redrawn, generator)]
+        warm = self._warm_proposal(cycle)
+        self._proposed |= {proposal.policy for proposal in warm}
         policies = {self._problem.policy(fit.choices): (origin, fit) for origin, fit in reversed(pool) if fit.fits}
         ranked = []
         for policy, (origin, fit) in policies.items():
@@ -179,9 +184,17 @@ class HierarchicalSearch:
                     (gain, Proposal(policy, fit.choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
                 )
         ranked.sort(key=lambda entry: -entry[0])
-        chosen = [proposal for _, proposal in ranked[: self._config.trials - 1]]
+        chosen = [*warm, *(proposal for _, proposal in ranked)][: self._config.trials - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
+
+    def _warm_proposal(self, cycle: int) -> list[Proposal]:
+        """The warm start itself, in cycle 0, where it is neither the reference nor the vote."""
+        choices = self._warm.at(self._target.bytes)
+        policy = self._problem.policy(choices)
+        if cycle > 0 or policy in self._proposed:
+            return []
+        return [Proposal(policy, choices, "warm start", self._predict(choices), trial=True)]
 
     def _reference_proposal(self) -> Proposal:
         fit = self._reference
@@ -202,7 +215,7 @@ class HierarchicalSearch:
         law = self._surrogate.cold_start
         # An allowance stricter than what the reference will lose would put every action on the reward's flat tail.
         allowed = max(self._allowed, law.of_distortion(distortion_of(self._problem, self._reference.choices)))
-        treasury = Treasury(self._problem, self._bounds, self._target.fraction(self._problem), allowed)
+        treasury = Treasury(self._problem, self._bounds, self._target.fraction(self._problem), allowed, self._around())
         if self._config.without == "high-level":
             budgets = treasury.equal_budgets()
             return budgets, {"members": [], "budgets": [asdict(budget) for budget in budgets], "agents": []}, [], []
@@ -230,6 +243,10 @@ class HierarchicalSearch:
         drops = [self._network.predicted_drop(fractions, chosen) for fractions, chosen in granted]
         return budgets, record, drops, [float(treasury.shares @ wish) for wish in wishes]
 
+    def _around(self) -> NDArray[np.float64] | None:
+        """What the warm start gives every block."""
+        return None if self._config.without == "warm-start" else self._fractions(self._warm.at(self._target.bytes))
+
     def _no_feedback(self) -> Feedback:
         return Feedback(0.0, 1.0, 0.0, self._fractions(self._reference.choices))
 
@@ -237,7 +254,7 @@ class HierarchicalSearch:
         return np.array([size_fraction(self._problem, block, decided) for block, decided in enumerate(choices)])
 
     def _decide_blocks(
-        self, budgets: Sequence[Budget], deterministic: bool
+        self, cycle: int, budgets: Sequence[Budget], deterministic: bool
     ) -> tuple[list[Choices], list[dict[str, Any]], list[tuple[Choices, ...]]]:
         """Trains every block's ensemble in its budget; the fitted votes, the record, and what was wished for the whole
         network: by the vote, and by each member."""
@@ -248,8 +265,10 @@ class HierarchicalSearch:
         for block, (scene, ensemble, budget) in enumerate(zip(self._scenes, self._agents, budgets, strict=True)):
             self._progress(f"block {scene.info.name}", (1 + block) / (1 + len(budgets)))
             scene.grant(budget, self._surrogate, self._surrogate.in_use, self._incumbent[block])
+            if cycle == 0 and self._config.without != "warm-start":
+                ensemble.warm_start(scene.action(self._incumbent[block]))
             learned = ensemble.train(self._config.low_level_steps)
-            actions = ensemble.act(deterministic)
+            actions = ensemble.act(deterministic, start=scene.action(self._incumbent[block]))
             vote = self._vote(actions)
             grant = int(budget.target_fraction * FLOAT32_BYTES * scene.info.weights)
             fit = fit_block(self._problem, block, scene.choices(vote), grant, self._bounds.within(budget))
@@ -291,33 +310,20 @@ class HierarchicalSearch:
         :returns: the fit and how many kernels were redrawn; None when nothing new was found
         """
         generator = np.random.default_rng(stream_seed(self._seed, "redraw", cycle))
-        bounds = [self._bounds.within(budget) for budget in budgets]
-        fit = self._fit(voted, bounds)
+        variations = self._variations(budgets)
+        fit = variations.fit(voted)
         if self._problem.policy(fit.choices) not in self._proposed:
             return fit, 0
         for redrawn in range(1, sum(map(len, voted)) + 1):
-            variations = [self._fit(self._varied(voted, redrawn, bounds, generator), bounds) for _ in range(_VARIATIONS)]
-            unseen = [fit for fit in variations if self._problem.policy(fit.choices) not in self._proposed]
+            found = variations.of(voted, redrawn, generator)
+            unseen = [fit for fit in found if self._problem.policy(fit.choices) not in self._proposed]
             if unseen:
                 return min(unseen, key=lambda fit: (not fit.fits, self._predict(fit.choices))), redrawn
         return None
 
-    def _varied(
-        self, choices: Sequence[Choices], redrawn: int, bounds: Sequence[Bounds], generator: np.random.Generator
-    ) -> list[list[Choice]]:
-        """The choices with some kernels decided at random."""
-        varied = [list(decided) for decided in choices]
-        places = [(block, kernel) for block, decided in enumerate(choices) for kernel in range(len(decided))]
-        for block, kernel in generator.permutation(places)[:redrawn].tolist():
-            varied[block][kernel] = random_choices(self._problem.blocks[block], bounds[block], generator)[kernel]
-        return varied
-
-    def _fit(self, choices: Sequence[Sequence[Choice]], bounds: Sequence[Bounds]) -> Fit:
-        fit = fit_to_bytes(self._problem, choices, self._target.bytes, bounds)
-        if fit.fits:
-            return fit
-        # Together the budgets' bounds can be too tight for the exact bytes; the search's own are the last word.
-        return fit_to_bytes(self._problem, fit.choices, self._target.bytes, [self._bounds] * len(bounds))
+    def _variations(self, budgets: Sequence[Budget]) -> Variations:
+        within = [self._bounds.within(budget) for budget in budgets]
+        return Variations(self._problem, self._bounds, within, self._target.bytes)
 
     # -- learning from measurements -------------------------------------------------------------------------
 
@@ -333,7 +339,8 @@ class HierarchicalSearch:
         drop, target = measurement.drop_points, self._target.bytes
         if measurement.fidelity != "full":  # what full training would have recovered is not known
             return {"predicted_drop": proposal.predicted_drop, "measured_drop": drop}
-        self._least_drop = min(self._least_drop, drop)
+        if drop < self._least_drop:
+            self._least_drop, self._incumbent = drop, tuple(map(tuple, proposal.choices))
         self._target.observe(measurement.size_bytes, drop)
         miss = severity(drop, self._allowed)
         self._feedback = Feedback(drop, measurement.size_bytes / target, miss, self._fractions(proposal.choices))

@@ -10,9 +10,9 @@ from hirelc.config import SearchConfig
 from hirelc.policy import Choice, Goal, Measurement, Policy
 from hirelc.precision import precision_of, with_precision
 from hirelc.search.bounds import alike
+from hirelc.search.channels import keep_groups, with_keep
 from hirelc.search.problem import Problem, Proposal
 from hirelc.search.rivals.base import Choices, Rival
-from hirelc.search.rivals.channels import keep_groups, with_keep
 
 Kernels = tuple[Choice, ...]
 TILTS: tuple[float, ...] = tuple(2.0 ** (power / 2) for power in range(-6, 7))

@@ -1,183 +1,36 @@
-"""Exact knapsack: an integer program over additive distortions, solved by HiGHS."""
+"""What an exact solver makes of the proxy's distortions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import pairwise
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from hirelc.config import SearchConfig
-from hirelc.errors import RunError
-from hirelc.policy import Choice, Goal
+from hirelc.policy import Goal
 from hirelc.search.fitting import reference
+from hirelc.search.knapsack import Knapsack
 from hirelc.search.problem import Problem, Proposal
-from hirelc.search.rivals.base import Choices, Rival
-from hirelc.search.rivals.menu import Menu, Points, Table, menu, points
-from hirelc.search.surrogate import distortion_of
+from hirelc.search.rivals.base import Rival
 
-GAP, MOST_NODES = 1e-3, 20_000
-DIFFERENT = 10  # each further solution decides a tenth of the kernels differently from every earlier one
 _ATTEMPTS = 8
-_HOPELESS = 4.0  # times the greedy distortion: a single choice that costs more is in no good solution
-_COST_SCALE = 100.0
-
-
-@dataclass(frozen=True)
-class _Program:
-    """minimise cost @ x, lower <= rows @ x <= upper, x binary. Rows hold (variable, coefficient) pairs."""
-
-    cost: NDArray[np.float64]
-    rows: list[list[tuple[int, float]]]
-    lower: list[float]
-    upper: list[float]
 
 
 class KnapsackSearch(Rival):
-    """The least sum of the kernels' distortions within the limits, and then the best that differ from all earlier.
-
-    Kernels that share a keep_ratio, and those whose inputs it slims, are decided together, so bytes are as exact as
-    the cost model. Optimal up to a gap of 0.1 %, or what 20,000 nodes of branch and bound have found.
-    """
+    """The solutions of `Knapsack`, best first."""
 
     ORIGIN = "knapsack"
 
     def __init__(self, problem: Problem, goal: Goal, config: SearchConfig) -> None:
-        solver()
         super().__init__(problem, goal, config)
-        self._taken: list[list[tuple[Choice, ...]]] = []
-
-    @cached_property
-    def _menu(self) -> Menu:
-        return menu(self.problem, self.bounds)
+        self._knapsack = Knapsack(problem, self.bounds)
 
     def next(self, cycle: int, index: int) -> Proposal | None:
         start = reference(self.problem, self.target.bytes, self.bounds)
         if not start.fits:
             return self.unseen(start.choices)
-        worst = max(distortion_of(self.problem, start.choices), 1e-12)
-        # the distortion of one solution that is known: a point far above it is in no good one
-        fronts = [points(table, _HOPELESS * worst, bool(self.problem.limits)) for table in self._menu.tables]
-        # blocks are rounded to whole bytes each: a byte of margin for each kernel saves a second solution
-        limit = self.target.bytes - sum(len(table.kernels) for table in self._menu.tables)
         for _ in range(_ATTEMPTS):
-            program = self._program(fronts, limit, worst)
-            chosen, gap = solve(program)
-            if chosen is None:
+            packed = self._knapsack.next(self.target.bytes)
+            if packed is None:
                 return None
-            taken = self._taken_from(fronts, chosen)
-            choices = self._choices(taken)
-            over = self.problem.file_bytes(choices) - self.target.bytes
-            if over > 0:
-                limit -= over
-                continue
-            self._taken.append([formats for _, formats in taken])
-            record: dict[str, Any] = {
-                "variables": len(program.cost),
-                "gap": gap,
-                "distortion": distortion_of(self.problem, choices),
-            }
-            proposal = self.unseen(self.fitted(choices), solver=record)
+            record = {"variables": packed.variables, "gap": packed.gap, "distortion": packed.distortion}
+            proposal = self.unseen(self.fitted(packed.choices), solver=record)
             if proposal is not None:
                 return proposal
         return None
-
-    def _program(self, fronts: Sequence[Points], limit: int, worst: float) -> _Program:
-        starts = np.cumsum([0, *(len(front.size_bytes) for front in fronts)]).tolist()
-        one_each = [[(variable, 1.0) for variable in range(a, b)] for a, b in pairwise(starts)]
-        size = np.concatenate([front.size_bytes for front in fronts]).astype(float).tolist()
-        spare = [(size, float(limit - self._menu.size_bytes)), *self._other_limits(fronts)]
-        kernels = sum(len(table.kernels) for table in self._menu.tables)
-        cuts = [
-            [(variable, float(same)) for variable, same in enumerate(self._same(fronts, taken)) if same]
-            for taken in self._taken
-        ]
-        alike = float(kernels - max(1, kernels // DIFFERENT))
-        return _Program(
-            np.concatenate([front.distortion for front in fronts]) * (_COST_SCALE / worst),
-            [*one_each, *([*enumerate(amounts)] for amounts, _ in spare), *cuts],
-            [*[1.0] * len(fronts), *[-np.inf] * (len(spare) + len(cuts))],
-            [*[1.0] * len(fronts), *(allowed for _, allowed in spare), *[alike] * len(cuts)],
-        )
-
-    def _other_limits(self, fronts: Sequence[Points]) -> Iterator[tuple[list[float], float]]:
-        """(what each point adds, what may be added) of MACs and latency, where they are limited."""
-        courses = [
-            table.courses[course]
-            for table, front in zip(self._menu.tables, fronts, strict=True)
-            for course in front.picks[:, 0].tolist()
-        ]
-        limits, best = self.problem.limits, self._menu
-        if limits.macs is not None:
-            yield [float(course.macs) for course in courses], limits.macs - best.macs
-        if limits.latency_ms is not None and best.latency_ms is not None:
-            yield [course.latency_ms for course in courses], limits.latency_ms - best.latency_ms
-
-    def _formats(self, table: Table, pick: Sequence[int]) -> tuple[Choice, ...]:
-        """What a point decides for the kernels of its table."""
-        course = table.courses[pick[0]]
-        decided = [options[number].choice for options, number in zip(course.options, pick[1:], strict=True)]
-        keeps = {kernel: keep for group, keep in course.keeps for kernel in group}
-        return tuple(
-            replace(choice, keep_ratio=keeps.get(kernel, 1.0)) for kernel, choice in zip(table.kernels, decided, strict=True)
-        )
-
-    def _same(self, fronts: Sequence[Points], taken: Sequence[tuple[Choice, ...]]) -> Iterator[int]:
-        """For each point, how many kernels it decides as an earlier solution did."""
-        for table, front, earlier in zip(self._menu.tables, fronts, taken, strict=True):
-            for pick in front.picks.tolist():
-                yield sum(a == b for a, b in zip(self._formats(table, pick), earlier, strict=True))
-
-    def _taken_from(self, fronts: Sequence[Points], chosen: Sequence[int]) -> list[tuple[Table, tuple[Choice, ...]]]:
-        picks = np.concatenate([np.arange(len(front.size_bytes)) for front in fronts])[list(chosen)].tolist()
-        return [
-            (table, self._formats(table, front.picks[number].tolist()))
-            for table, front, number in zip(self._menu.tables, fronts, picks, strict=True)
-        ]
-
-    def _choices(self, taken: Sequence[tuple[Table, tuple[Choice, ...]]]) -> Choices:
-        decided: list[list[Choice]] = [[Choice()] * len(block.kernels) for block in self.problem.blocks]
-        for table, formats in taken:
-            for kernel, choice in zip(table.kernels, formats, strict=True):
-                decided[table.block][kernel] = choice
-        return tuple(self.problem.canonical(block, tuple(choices)) for block, choices in enumerate(decided))
-
-
-def solver() -> Any:
-    """scipy.optimize, which carries HiGHS.
-
-    :raises RunError: it is not installed
-    """
-    try:
-        import scipy.optimize
-    except ImportError as error:
-        raise RunError("the strategy knapsack needs scipy, which is not installed: pip install 'hirelc[rivals]'") from error
-    return scipy.optimize
-
-
-def solve(program: _Program) -> tuple[list[int] | None, float]:
-    """The variables that are 1, in order, and the gap that is left; None where nothing is feasible.
-
-    No limit of time, so that every machine finds the same.
-    """
-    from scipy.sparse import csr_array
-
-    library, count = solver(), len(program.cost)
-    starts = np.cumsum([0, *map(len, program.rows)])
-    variables = np.array([variable for row in program.rows for variable, _ in row])
-    coefficients = np.array([coefficient for row in program.rows for _, coefficient in row])
-    rows = csr_array((coefficients, variables, starts), shape=(len(program.rows), count))
-    found = library.milp(
-        program.cost,
-        integrality=np.ones(count),
-        bounds=library.Bounds(0, 1),
-        constraints=library.LinearConstraint(rows, program.lower, program.upper),
-        options={"mip_rel_gap": GAP, "node_limit": MOST_NODES},
-    )
-    if found.x is None:
-        return None, float("inf")
-    return np.flatnonzero(found.x > 0.5).tolist(), float(found.mip_gap)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hirelc.policy import Choice, Granularity, NumberType
 from hirelc.precision import RUNGS, with_precision
 from hirelc.search.bounds import Bounds, alike
+from hirelc.search.channels import keep_groups, with_keep
 from hirelc.search.problem import Problem
-from hirelc.search.rivals.channels import keep_groups, with_keep
 
 MOST_KEEPS = 36  # combinations of keep ratios of one set of kernels
 _PROBE = 0.5

@@ -1,0 +1,45 @@
+"""New policies near a known one: some kernels decided at random, the rest moved so that every limit holds again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hirelc.policy import Choice
+from hirelc.search.bounds import Bounds, random_choices
+from hirelc.search.fitting import Fit, fit_to_bytes
+from hirelc.search.problem import Problem
+
+VARIATIONS = 16  # of each kind
+
+
+class Variations:
+    """Draws within limits.
+
+    :param bounds: of the search; :param within: of each block, by its budget
+    :param byte_limit: of the whole file
+    """
+
+    def __init__(self, problem: Problem, bounds: Bounds, within: Sequence[Bounds], byte_limit: int) -> None:
+        self._problem, self._bounds, self._within, self._byte_limit = problem, bounds, within, byte_limit
+
+    def fit(self, choices: Sequence[Sequence[Choice]]) -> Fit:
+        """The choices, moved to the limits."""
+        fit = fit_to_bytes(self._problem, choices, self._byte_limit, self._within)
+        if fit.fits:
+            return fit
+        # Together the budgets' bounds can be too tight for the exact bytes; the search's own are the last word.
+        return fit_to_bytes(self._problem, fit.choices, self._byte_limit, [self._bounds] * len(self._within))
+
+    def of(self, choices: Sequence[Sequence[Choice]], redrawn: int, generator: np.random.Generator) -> Iterator[Fit]:
+        """`VARIATIONS` fits.
+
+        :param redrawn: how many kernels are decided anew
+        """
+        places = [(block, kernel) for block, decided in enumerate(choices) for kernel in range(len(decided))]
+        for _ in range(VARIATIONS):
+            varied = [list(decided) for decided in choices]
+            for block, kernel in generator.permutation(places)[:redrawn].tolist():
+                varied[block][kernel] = random_choices(self._problem.blocks[block], self._within[block], generator)[kernel]
+            yield self.fit(varied)
