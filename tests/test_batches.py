@@ -179,6 +179,54 @@ def test_malformed_batches_are_refused() -> None:
         as_batches(TensorDataset(torch.zeros(0, 1), torch.zeros(0), torch.zeros(0)))
 
 
+class Broken(Dataset[tuple[Tensor, int]]):
+    """One sample of it cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 2:
+            raise self.error
+        return torch.zeros(1), 0
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("cannot read photo 7"), r"fails while it is read: OSError: cannot read photo 7: repair"),
+        (RuntimeError("odd\nlines"), "RuntimeError: lines"),
+        (KeyError("label"), "KeyError: 'label'"),
+    ],
+)
+def test_a_data_set_that_raises_is_one_line(error: Exception, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        collected(as_batches(Broken(error), 2), 0, False)
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), DataError("x")])
+def test_failures_of_the_machine_stay_what_they_are(error: Exception) -> None:
+    """Whoever measures tells them from faults of the data."""
+    with pytest.raises(type(error)) as caught:
+        collected(as_batches(Broken(error), 2), 0, False)
+    assert caught.value is error
+
+
+def test_a_worker_that_raises_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"fails while it is read: OSError: gone: repair") as caught:
+        collected(as_batches(DataLoader(Broken(OSError("gone")), 2, num_workers=1)), 0, False)
+    assert "\n" not in str(caught.value)
+
+
+def test_single_samples_are_no_batches() -> None:
+    with pytest.raises(DataError, match="single sample came"):
+        split_batch((torch.zeros(3), 1))
+
+
 def test_the_test_split_is_sealed_until_the_search_is_over() -> None:
     sealed = Sealed(TensorBatches(torch.zeros(5, 1), torch.zeros(5)))
     assert isinstance(sealed, Batches) and sealed.samples == 5

@@ -207,7 +207,10 @@ NPZ_FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("half a test split", {"x": GOOD_X, "y": GOOD_Y, "x_test": GOOD_X}, "array y_test is missing"),
     ("shape", {"x": GOOD_X, "y": GOOD_Y, "x_test": GOOD_X[:, :2], "y_test": GOOD_Y}, "make them alike"),
     ("too few", {"x": GOOD_X[:2], "y": GOOD_Y[:2]}, "too few to carve"),
-    ("words", {"x": np.array(["a"] * 20), "y": GOOD_Y}, "store numbers"),
+    ("words", {"x": np.array(["a"] * 20), "y": GOOD_Y}, "store real numbers"),
+    ("complex", {"x": GOOD_X + 0j, "y": GOOD_Y}, "x is complex64 .*store real numbers"),
+    ("one number", {"x": np.float32(3), "y": np.int64(1)}, "x is a single number"),
+    ("one label", {"x": GOOD_X, "y": np.int64(1)}, "y is a single number"),
     ("pickle", {"x": np.array([{}] * 20), "y": GOOD_Y}, "not a readable .npz of plain arrays"),
 ]
 
@@ -274,11 +277,15 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    return (x, y), (x[:8], y[:8]), (x[:5], y[:5])\n"
         "def two():\n"
         "    return three()[:2]\n"
+        "def none():\n"
+        "    raise KeyError('photos')\n"
     )
     monkeypatch.chdir(tmp_path)
     splits = load_data("python:my_hirelc_data:three", batch_size=4, train_limit=12)
     assert splits.test is not None and splits.test.samples == 5 and splits.classes == 4 and splits.train.samples == 12
     assert load_data("python:my_hirelc_data:two").test is None
+    with pytest.raises(DataError, match="my_hirelc_data:none: the function fails: KeyError: 'photos'"):
+        load_data("python:my_hirelc_data:none")
 
 
 def test_a_new_source_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:

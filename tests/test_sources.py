@@ -182,6 +182,15 @@ def empty_class(folder: Path) -> None:
         path.unlink()
 
 
+def unreadable_class(folder: Path) -> None:
+    """Few enough to be left out, but all that there is of a class."""
+    for path in (folder / "blue").iterdir():
+        path.unlink()
+    (folder / "blue" / "a.png").write_bytes(b"no image")
+    for number in range(120):
+        picture(folder / "red" / f"more-{number}.png", (1, 2, 3))
+
+
 def missing_from_validation(folder: Path) -> None:
     folder.rename(folder.parent / "train")
     (folder.parent / "photos").mkdir()
@@ -205,6 +214,7 @@ FOLDER_FAULTS = [
     (missing_from_validation, "the class 'blue' is missing from the validation split"),
     (unknown_in_validation, "the class 'green' is none of the 2 known"),
     (empty_class, "'blue' has no images"),
+    (unreadable_class, "train split: no image of the class 'blue' can be read"),
 ]
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from hirelc.errors import DataError
+from hirelc.errors import DataError, HirelcError
+from hirelc.failures import machine_failure
 from hirelc.seeds import stream_seed
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -299,14 +300,21 @@ def split_batch(batch: object, labelled: bool = True) -> Batch:
         if "labels" not in batch:
             raise DataError(f'a batch is a dict without "labels" (it has {sorted(map(str, batch))}): add them')
         inputs = {str(name): torch.as_tensor(value) for name, value in batch.items() if name != "labels"}
-        return inputs, torch.as_tensor(batch["labels"])
+        return inputs, _targets(batch["labels"])
     if isinstance(batch, tuple | list) and len(batch) >= 2:
         *first, targets = batch
         if len(first) == 1 and isinstance(first[0], Mapping):
-            return {str(name): torch.as_tensor(value) for name, value in first[0].items()}, torch.as_tensor(targets)
+            return {str(name): torch.as_tensor(value) for name, value in first[0].items()}, _targets(targets)
         tensors = tuple(torch.as_tensor(part) for part in first)
-        return (tensors[0] if len(tensors) == 1 else tensors), torch.as_tensor(targets)
+        return (tensors[0] if len(tensors) == 1 else tensors), _targets(targets)
     raise DataError(f'a batch is a {type(batch).__name__}: the loader must give pairs (x, y) or dicts with "labels"')
+
+
+def _targets(values: Any) -> Tensor:
+    targets = torch.as_tensor(values)
+    if targets.dim() == 0:
+        raise DataError("a single sample came where a batch was expected: give a DataLoader over the data set")
+    return targets
 
 
 def _loader_samples(loader: DataLoader[Any]) -> int | None:
@@ -354,11 +362,25 @@ def _read(loader: Iterable[Any], seed: int, labelled: bool = True) -> Iterator[B
         except RuntimeError as error:
             if "DataLoader worker" in str(error) and hasattr(loader, "_iterator"):
                 loader._iterator = None  # persistent workers: the dead one would be asked again
-            if "equal size" not in str(error):
-                raise
-            raise DataError("samples of one batch differ in shape: resize or crop them to one shape") from error
+            if "equal size" in str(error):
+                raise DataError("samples of one batch differ in shape: resize or crop them to one shape") from error
+            raise _reading_failed(error) from error
+        except (HirelcError, MemoryError):
+            raise
+        except Exception as error:  # the data set's own code runs here: it may raise anything
+            raise _reading_failed(error) from error
         finally:
             _set_random_state(caller)
         if batch is None:
             return
         yield split_batch(batch, labelled)
+
+
+def _reading_failed(error: Exception) -> Exception:
+    """What to tell of a data set that raises; the machine's own failures stay what they are."""
+    if machine_failure(error) is not None:
+        return error
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    words = lines[-1].strip() if lines else ""  # a worker puts its traceback before it
+    known = words if words.startswith(type(error).__name__) else f"{type(error).__name__}: {words}"
+    return DataError(f"the data set fails while it is read: {known}: repair that sample, or leave it out")

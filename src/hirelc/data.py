@@ -32,7 +32,7 @@ from hirelc.batches import (
     map_inputs,
 )
 from hirelc.data_checks import check_inputs, check_labels, checked_pair, look_through
-from hirelc.errors import DataError
+from hirelc.errors import DataError, HirelcError
 from hirelc.idx import find_idx_files, read_idx
 from hirelc.sources.arrays import npz, npz_tables, read_npz
 from hirelc.sources.base import Request, Source, Splits, in_memory, pixel_statistics
@@ -210,7 +210,15 @@ def _python(rest: str, request: Request) -> Splits:
         raise DataError(f"python:{rest}: {module_name} has no {function_name}: name a function of that module") from error
     if not callable(function):
         raise DataError(f"python:{rest}: {function_name} is not a function: name one returning (train, validation[, test])")
-    parts = function()
+    try:
+        parts = function()
+    except HirelcError:
+        raise
+    except Exception as error:  # the user's own code runs here: it may raise anything
+        words = " ".join(str(error).split())
+        raise DataError(
+            f"python:{rest}: the function fails: {type(error).__name__}: {words} (--verbose shows where)"
+        ) from error
     if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
         raise DataError(f"python:{rest}: the function must return (train, validation) or (train, validation, test)")
     return make_splits(*parts, request=request, description=rest)

@@ -94,12 +94,14 @@ def checked_pair(
     x: np.ndarray[Any, Any], y: np.ndarray[Any, Any] | None, where: str, classes: int | None, kind: str = "classes"
 ) -> tuple[Tensor, Tensor]:
     """Checked tensors of one split: inputs as the network takes them, targets as the task does (none for None)."""
+    if x.ndim == 0 or (y is not None and y.ndim == 0):
+        raise DataError(f"{where}: {'x' if x.ndim == 0 else 'y'} is a single number: store one entry for each sample")
     if len(x) == 0:
         raise DataError(f"{where}: the data set is empty: give at least one sample")
     if y is not None and len(x) != len(y):
         raise DataError(f"{where}: {len(x)} images but {len(y)} labels: give one label for each image")
-    if not np.issubdtype(x.dtype, np.number) or (y is not None and not np.issubdtype(y.dtype, np.number)):
-        raise DataError(f"{where}: x is {x.dtype} and y is {None if y is None else y.dtype}: store numbers")
+    if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x) or (y is not None and not np.issubdtype(y.dtype, np.number)):
+        raise DataError(f"{where}: x is {x.dtype} and y is {None if y is None else y.dtype}: store real numbers")
     wanted = {np.dtype(np.float64): np.float32, np.dtype(np.float16): np.float32}
     integers = np.int64 if np.issubdtype(x.dtype, np.integer) and x.dtype != np.uint8 else x.dtype
     inputs = torch.from_numpy(np.array(x, dtype=wanted.get(x.dtype, integers)))

@@ -64,6 +64,7 @@ def from_images(
     for split, entries in files.items():
         rows = torch.arange(start, start + len(entries))
         good = decoder.good[rows]
+        _check_left(labels[split], good, names, f"{where}, {split} split")
         indices[split] = (rows[good], labels[split][good])
         start += len(entries)
     indices = carve(indices, where, request.seed, by_class=True)
@@ -73,6 +74,15 @@ def from_images(
         scale = normalisation(request, tables["train"][0])  # type: ignore[arg-type]
         return in_memory(tables, request, title, where, len(names), "shift", scale, notes)
     return _lazy(everything, indices, decoder, request, f"{title} (decoded at each use)", len(names), notes)
+
+
+def _check_left(labels: Tensor, good: Tensor, names: Sequence[str], where: str) -> None:
+    """:raises DataError: no image at all can be read, or none of a class"""
+    if not bool(good.any()):
+        raise DataError(f"{where}: none of {len(good)} images can be read: give images in {', '.join(ENDINGS)}")
+    lost = sorted(set(labels.tolist()) - set(labels[good].tolist())) if names else []
+    if lost:
+        raise DataError(f"{where}: no image of the class {names[lost[0]]!r} can be read: repair them")
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
