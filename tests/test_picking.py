@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,16 @@ import torch
 
 import hirelc
 from hirelc import picking, points
+from hirelc.candidates import Bench
 from hirelc.config import Config, SearchConfig, TrainConfig
 from hirelc.errors import RunError
 from hirelc.policy import Goal
 from hirelc.progress import Silent
+from hirelc.report.status import status
 from hirelc.results import Result
 from hirelc.store import read_journal
 from measure.small import Tiny, data, tiny
+from test_resuming import Killed, kill_at_event, same
 
 CONFIG = Config(
     fisher_samples=16,
@@ -70,7 +75,8 @@ def test_another_goal_is_met_without_a_search(run: Path, ratio: float) -> None:
     assert result.path.stat().st_size == result.compressed.size_bytes
     assert hirelc.load(result.path, Tiny)
     kinds = [event["event"] for event in read_journal(result.folder)]
-    assert "measurement" not in kinds and kinds[-1] == "result"
+    assert kinds.count("measurement") == 1 and kinds[-1] == "result"
+    assert [(m.fidelity, m.images_seen) for m in result.measurements] == [("calibrated", 0)]  # where the fine-tune began
     final = next(event for event in read_journal(result.folder) if event["event"] == "final")
     usual = next(event for event in read_journal(run) if event["event"] == "final")
     assert final["trained"]["images"] == pytest.approx(usual["trained"]["images"], abs=64)
@@ -110,6 +116,98 @@ def test_a_front_has_the_points_that_are_wanted_and_keeps_them(run: Path, monkey
     again = picking.extend_front(run, tiny(), **SPLITS, points=5, images=64, reporter=Silent())
     assert again == found and len(read_journal(run)) == before
     assert hirelc.resume(run, tiny(), test=data(96, 2), reporter=Silent(), **SPLITS).path == run / "model.hirelc"
+
+
+@pytest.fixture(scope="module")
+def left_alone(made: Path) -> Result:
+    return picked(made, Goal(ratio=5.5), images=96, out=made.parent / "left-alone")
+
+
+@pytest.mark.parametrize(("kind", "again"), [("measurement", 1), ("pick", 1), ("final", 0)])
+def test_a_pick_that_was_killed_goes_on(
+    left_alone: Result, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, again: int
+) -> None:
+    """The end is that of a pick left alone, and nothing is searched."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at_event(patch, kind)
+        picked(run, Goal(ratio=5.5), images=96)
+    measured, honest = [], Bench.measure
+    monkeypatch.setattr(Bench, "measure", lambda *args, **more: measured.append(1) or honest(*args, **more))
+    same(hirelc.resume(tmp_path / "picked", tiny(), test=data(96, 2), reporter=Silent(), **SPLITS), left_alone)
+    assert len(measured) == again
+    kinds = [event["event"] for event in read_journal(tmp_path / "picked")]
+    for once in ("start", "resumed", "baseline", "sensitivity", "proxy", "measurement", "pick", "final", "test", "result"):
+        assert kinds.count(once) == 1, once
+
+
+def test_a_pick_that_died_early_needs_the_run_that_it_began_with(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at_event(patch, "measurement")
+        picked(run, Goal(ratio=5.5))
+    shutil.rmtree(run)
+    with pytest.raises(RunError, match=r"was picked from .*run, and .*hirelc cannot be read.*: restore that run, or remove"):
+        hirelc.resume(run.parent / "picked", tiny(), test=data(96, 2), reporter=Silent(), **SPLITS)
+    last = read_journal(run.parent / "picked")[-1]
+    assert last["event"] == "interrupted" and "restore that run" in last["reason"]
+
+
+class Following(Silent):
+    """What a live view is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def begin(self, folder: Path) -> None:
+        self.told.append(f"begin {folder.name}")
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        self.told.append(record["event"])
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
+def test_picks_and_fronts_are_followed(run: Path) -> None:
+    follower = Following()
+    picking.pick(run, tiny(), goal=Goal(ratio=5.5), out=run.parent / "picked", images=64, reporter=follower, **SPLITS)
+    assert follower.told[:2] == ["begin picked", "start"] and follower.told[-2:] == ["result", "end"]
+    assert (run.parent / "picked" / "tensorboard").is_dir()
+    follower = Following()
+    picking.extend_front(run, tiny(), **SPLITS, points=4, images=64, reporter=follower)
+    assert follower.told[0] == "begin run" and follower.told[-2:] == ["front", "end"]
+    assert not (run / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_front_of_a_run_that_died_leaves_its_search_alone(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"goal": Goal(ratio=7), "config": CONFIG, "reporter": Silent(), "test": data(96, 2), **SPLITS}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at_event(patch, "measurement", 1)
+        hirelc.compress(tiny(), out=tmp_path / "run", **given)
+    picking.extend_front(tmp_path / "run", tiny(), **SPLITS, points=2, images=64, reporter=Silent())
+    added = {
+        p.candidate: p.file(tmp_path / "run").read_bytes() for p in points.read_points(tmp_path / "run") if p.origin == "front"
+    }
+    assert added
+    hirelc.resume(tmp_path / "run", tiny(), test=data(96, 2), reporter=Silent(), **SPLITS)
+    assert (tmp_path / "run" / "model.hirelc").read_bytes() == (made / "model.hirelc").read_bytes()
+    for point in points.read_points(tmp_path / "run"):
+        assert point.file(tmp_path / "run").stat().st_size == point.size_bytes
+        if point.origin == "front":
+            assert point.file(tmp_path / "run").read_bytes() == added[point.candidate]
+
+
+def test_an_interrupted_front_does_not_make_an_ended_run_an_interrupted_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Bench, "measure", interrupted)
+        picking.extend_front(run, tiny(), **SPLITS, points=5, images=64, reporter=Silent())
+    assert read_journal(run)[-1]["event"] == "interrupted"
+    assert status(run, datetime.now(UTC)).state == "finished"
 
 
 def test_sizes_go_from_an_eighth_to_beyond_the_smallest() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from hirelc.errors import RunError
 
 JOURNAL = "journal.jsonl"
+SEARCHED, ADDED = "measurement", "front"  # events: a measurement of the search, and one added to the front afterwards
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}$')
 
 

@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from hirelc.candidates import Bench, Candidate
-from hirelc.checkpoints import load_candidate, save_candidate
+from hirelc.checkpoints import clear_checkpoints, load_candidate, save_candidate
 from hirelc.config import Config
-from hirelc.ending import finish
 from hirelc.errors import RunError
 from hirelc.fingerprint import differences, fingerprint
-from hirelc.landscape import Landscape
-from hirelc.pipeline import begin, make_bench, prepare
-from hirelc.points import ADDED, SAME_SIZE, Point, nearest, next_candidate, read_points, trained_sizes
-from hirelc.policy import Goal, Measurement, Policy
-from hirelc.preparing import describe, fisher_samples, make_landscape
+from hirelc.journal import ADDED, SEARCHED
+from hirelc.moving import Workshop, closest, measured_points
+from hirelc.pipeline import begin, carry_out, make_bench, prepare
+from hirelc.points import SAME_SIZE, Point, nearest, next_added, read_points, trained_sizes
+from hirelc.policy import Goal, Measurement
+from hirelc.preparing import fisher_samples, make_landscape
 from hirelc.progress import Reporter, RichReporter
 from hirelc.results import Result
 from hirelc.resuming import stored
 from hirelc.run import Run
-from hirelc.search.bounds import Bounds
-from hirelc.search.fitting import fit_to_bytes
-from hirelc.store import RunDirectory, check_unused, locked
+from hirelc.store import RunDirectory, check_unused, locked, read_journal
 from hirelc.task import CLASSIFICATION, Task
+from hirelc.tracking.choosing import trackers
+from hirelc.watching import noted
 
 LARGEST = 8.0  # ratio of the largest file on a front
 USELESS = 10.0  # points lost, beyond which nothing smaller is measured
 BEYOND = 1.6  # how much smaller than the smallest measured file a front looks
-AS_IT_IS = 0.02  # of the wanted size that a candidate may leave unused without being moved
-
-
-@dataclass(frozen=True)
-class _Workshop:
-    """A run's network and data, opened again, to make candidates of other sizes."""
-
-    run: Run
-    bench: Bench
-    landscape: Landscape
-    baseline: float
-
-    @classmethod
-    def opened(cls, run: Run) -> _Workshop:
-        baseline, sensitivity, importance, bench = make_bench(run)
-        return cls(run, bench, make_landscape(run, sensitivity, importance), baseline)
-
-    def moved(self, start: Candidate, size_bytes: int) -> Policy:
-        """A candidate's policy at another size: precision and channels go where the proxy says they are worth most."""
-        spec = self.run.spec
-        choices = [tuple(start.policy[name] for name in block.kernels) for block in spec.blocks]
-        bounds = [Bounds.of(self.run.config.search)] * len(choices)
-        return self.landscape.policy(fit_to_bytes(self.landscape, choices, size_bytes, bounds).choices)
-
-    def go_on_from(self, start: Candidate) -> None:
-        self.bench.go_on_from(self.bench.revive(start))
 
 
 def pick(
@@ -73,11 +46,13 @@ def pick(
     reporter: Reporter | None = None,
     images: int | None = None,
     inputs: Mapping[str, Any] | None = None,
+    track: Sequence[str] = (),
 ) -> Result:
     """Another goal from the same run: no new search, only the last fine-tune.
 
     The measured candidate that is closest to the goal is moved to it, by the cost model, and trained on. Where the goal
-    limits the drop alone, the smallest candidate within it is taken as it is.
+    limits the drop alone, the smallest candidate within it is taken as it is. What comes of it is a run like any other:
+    `resume` goes on with it when it was interrupted.
 
     >>> hirelc.pick("runs/mine", net, train, val, hirelc.Goal(ratio=2), "runs/half").compressed.ratio >= 2
     True
@@ -86,77 +61,42 @@ def pick(
     :param model: as the run was given it, and so are `train`, `val`, `test` and `task`
     :param out: a new folder
     :param images: training samples of the fine-tune; as many as the run's own by default
+    :param track: as of `compress`
     :raises RunError: the run holds no candidate, or something given is not what it began with
     :raises HirelcError: as `compress`
     """
     folder, say = Path(run), reporter or RichReporter()
     then = stored(folder)
-    points = _measured(folder)
-    config = Config.from_json(then["config"])
+    points = measured_points(folder)
     check_unused(out)
-    make = prepare(model, {"train": train, "val": val, "test": test}, goal, config, task, say)
+    followers = trackers(track, say)
+    config, data = Config.from_json(then["config"]), {"train": train, "val": val, "test": test}
+    make = prepare(model, data, goal, config, task, say, searches=False)
     with locked(out):
-        made = _for_the_last_fine_tune(make(RunDirectory.create(out)), images)
+        made = make(RunDirectory.create(out))
         _check_same(folder, then, made)
-        begin(made, inputs, picked_from=folder)
-        describe(made)
-        shop = _Workshop.opened(made)
-        point = _closest(made, points)
+        made = _for_the_last_fine_tune(made, _usual_final_images(folder, config) if images is None else images)
+        point = closest(made, points)
+        begin(made, inputs, picked_from=folder, start_candidate=point.candidate)
         say.line(f"from {point.size_bytes:,} bytes = {point.ratio:.1f}x, drop {point.drop_points:+.2f} points")
-        measurement, candidate = _at_goal(shop, load_candidate(folder, point.candidate))
-        made.directory.journal("pick", policy=candidate.policy.digest, measurement=measurement)
-        return finish(made, shop.bench, candidate, shop.baseline, [measurement], 0.0)
+        made.directory.observers += followers
+        return carry_out(made, None)
 
 
-def _measured(folder: Path) -> list[Point]:
-    """:raises RunError: nothing was measured yet"""
-    points = read_points(folder)
-    if not points:
-        raise RunError(f"{folder} holds no measured candidate yet: `hirelc resume {folder}` goes on with its search")
-    return points
+def _usual_final_images(folder: Path, config: Config) -> int:
+    """What the run's search left to its own final fine-tune; where its time is limited, what there was time for."""
+    events = {event["event"]: event for event in read_journal(folder)}
+    if "time_final" in events:
+        return int(events["time_final"]["images"])
+    whole = events["time_plan"]["images"] if "time_plan" in events else config.train.images
+    return int(whole * (1 - config.train.search_share))
 
 
-def _for_the_last_fine_tune(run: Run, images: int | None) -> Run:
-    """The run with training samples for that alone.
-
-    :param images: None takes what the search left to it
-    """
+def _for_the_last_fine_tune(run: Run, images: int) -> Run:
+    """The run with training samples for that alone."""
     config = run.config
-    if images is None:
-        images = int(config.train.images * (1 - config.train.search_share))
-    budget = images + fisher_samples(config, run.train)
-    return replace(run, config=replace(config, train=replace(config.train, images=budget)))
-
-
-def _closest(run: Run, points: list[Point]) -> Point:
-    """Where a pick starts from."""
-    limit, max_drop = run.goal.byte_limit(run.spec.original_bytes), run.goal.max_drop
-    if limit is None:
-        within = [point for point in points if max_drop is None or point.drop_points <= max_drop]
-        return min(within or points, key=lambda p: p.size_bytes if within else p.drop_points)
-    found = nearest(points, limit)
-    assert found is not None  # there are points
-    return found
-
-
-def _at_goal(shop: _Workshop, start: Candidate) -> tuple[Measurement, Candidate]:
-    """The candidate, moved to the goal's size and calibrated there.
-
-    :raises RunError: it cannot be calibrated there
-    """
-    limit = shop.run.goal.byte_limit(shop.run.spec.original_bytes)
-    shop.go_on_from(start)
-    size = len(start.data) if limit is None else limit
-    policy = start.policy
-    others = shop.run.goal.max_macs is not None or shop.run.goal.max_latency_ms is not None
-    if others or not (1 - AS_IT_IS) * size <= len(start.data) <= size:
-        policy = shop.moved(start, size)
-    with shop.run.say.stage("calibrating at the goal's size"):
-        measurement, candidate = shop.bench.measure(policy, size, 0, "picked", fidelity="calibrated")
-    if candidate is None:
-        raise RunError(f"the candidate cannot be moved to the goal: {measurement.failure}")
-    save_candidate(shop.run.directory, 0, candidate)
-    return measurement, candidate
+    train = replace(config.train, images=images + fisher_samples(config, run.train), seconds=None)
+    return replace(run, config=replace(config, train=train))
 
 
 def _check_same(folder: Path, then: Mapping[str, Any], run: Run) -> None:
@@ -191,24 +131,34 @@ def extend_front(
     """
     folder, say = Path(run), reporter or RichReporter()
     then = stored(folder)
-    found = _measured(folder)
+    found = measured_points(folder)
     original = found[0].ratio * found[0].size_bytes
     if len(trained_sizes(found)) >= points:
         return found
     wanted = missing_sizes(found, original, points)
-    config = Config.from_json(then["config"])
-    make = prepare(model, {"train": train, "val": val, "test": None}, Goal(**then["goal"]), config, task, say)
+    config, data = Config.from_json(then["config"]), {"train": train, "val": val, "test": None}
+    make = prepare(model, data, Goal(**then["goal"]), config, task, say, searches=False)
     with locked(folder):
         made = make(RunDirectory.open(folder))
         _check_same(folder, then, made)
-        shop = _Workshop.opened(made)
-        each = images if images is not None else _usual_images(made, config)
-        for number, size in enumerate(wanted, start=1):
-            measurement = _add_point(shop, size, each, f"point {number} of {len(wanted)}: {original / size:.1f}x")
-            if measurement.drop_points > USELESS:
-                say.line(f"{measurement.drop_points:.1f} points are lost at {original / size:.0f}x: nothing smaller is useful")
-                break
+        with noted(made.directory, say, "hirelc front"):
+            _extend(made, wanted, images)
+        if made.directory.event("result") is not None:
+            clear_checkpoints(folder)
     return read_points(folder)
+
+
+def _extend(run: Run, sizes: Sequence[int], images: int | None) -> None:
+    """Measures a point of each size, the largest first, until too much is lost."""
+    _, sensitivity, importance, bench = make_bench(run)
+    shop = Workshop(run, bench, make_landscape(run, sensitivity, importance))
+    each = images if images is not None else _usual_images(run)
+    for number, size in enumerate(sizes, start=1):
+        ratio = run.spec.original_bytes / size
+        measurement = _add_point(shop, size, each, f"point {number} of {len(sizes)}: {ratio:.1f}x")
+        if measurement.drop_points > USELESS:
+            run.say.line(f"{measurement.drop_points:.1f} points are lost at {ratio:.0f}x: nothing smaller is useful")
+            break
 
 
 def missing_sizes(found: list[Point], original: float, points: int) -> list[int]:
@@ -220,24 +170,24 @@ def missing_sizes(found: list[Point], original: float, points: int) -> list[int]
     return [int(size) for size in grid if all(abs(size / point.size_bytes - 1) > SAME_SIZE for point in have)]
 
 
-def _usual_images(run: Run, config: Config) -> int:
-    seen: list[int] = [e["measurement"]["images_seen"] for e in run.directory.events if e["event"] == "measurement"]
-    return max([*seen, config.train.batch_size])
+def _usual_images(run: Run) -> int:
+    seen: list[int] = [e["measurement"]["images_seen"] for e in run.directory.events if e["event"] == SEARCHED]
+    return max([*seen, run.config.train.batch_size])
 
 
-def _add_point(shop: _Workshop, size: int, images: int, title: str) -> Measurement:
+def _add_point(shop: Workshop, size: int, images: int, title: str) -> Measurement:
     run, folder = shop.run, shop.run.directory.path
     start = nearest(read_points(folder), size)
     assert start is not None  # there are points
     candidate = load_candidate(folder, start.candidate)
     shop.go_on_from(candidate)
-    number = next_candidate(run.directory)
+    name = next_added(run.directory)
     with run.say.stage(title, images) as stage:
         policy = shop.moved(candidate, size)
-        measurement, made = shop.bench.measure(policy, size, images, f"front-{number}", stage.advance)
+        measurement, made = shop.bench.measure(policy, size, images, name, stage.advance)
     if made is not None:
-        save_candidate(run.directory, number, made)
-    run.directory.journal(ADDED, candidate=number, origin="front", policy=policy, measurement=measurement, target_bytes=size)
+        save_candidate(run.directory, name, made)
+    run.directory.journal(ADDED, candidate=name, origin="front", policy=policy, measurement=measurement, target_bytes=size)
     if measurement.failure is None:
         ratio = run.spec.original_bytes / measurement.size_bytes
         run.say.line(f"{measurement.size_bytes:,} bytes = {ratio:.1f}x, drop {measurement.drop_points:+.2f} points")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,12 @@ from hirelc.candidates import Bench
 from hirelc.config import Config, TrainConfig
 from hirelc.data_checks import check_classes, compare_splits, look_through
 from hirelc.ending import finish
-from hirelc.errors import ExecutionError, HirelcError, RunError
-from hirelc.failures import machine_failure
+from hirelc.errors import RunError
 from hirelc.fingerprint import FINGERPRINT, fingerprint
 from hirelc.labelled import Labelled, LabelledSealed
 from hirelc.measure.sensitivity import Sensitivity
 from hirelc.models import answers, check_fits, check_task, place, settled
+from hirelc.moving import picked, picked_from
 from hirelc.network.trace import check_module, float_copy, trace
 from hirelc.pacing import paced, resumed_pace
 from hirelc.policy import Goal
@@ -50,7 +49,7 @@ from hirelc.store import INPUTS, RunDirectory, check_unused, environment, locked
 from hirelc.task import CLASSIFICATION, Task
 from hirelc.timing import TimeBudget, TimePlan, parse_time, time_words
 from hirelc.tracking.choosing import trackers
-from hirelc.watching import watched
+from hirelc.watching import noted
 
 CHECKED_SAMPLES = 4096  # of each split, before the run starts
 
@@ -125,11 +124,19 @@ def begin(run: Run, inputs: Mapping[str, Any] | None, **more: Any) -> None:
 
 
 def prepare(
-    model: nn.Module, data: Mapping[str, object], goal: Goal, config: Config, task: Task, say: Reporter
+    model: nn.Module,
+    data: Mapping[str, object],
+    goal: Goal,
+    config: Config,
+    task: Task,
+    say: Reporter,
+    *,
+    searches: bool = True,
 ) -> Callable[[RunDirectory], Run]:
     """The run of a folder that is still to be named, all its input looked at.
 
     :param data: "train", "val" and "test" (or None)
+    :param searches: whether the settings must leave training samples to each measurement of a search
     :raises HirelcError: with the cause and the fix
     """
     check_module(model)
@@ -139,7 +146,7 @@ def prepare(
         as_batches(data["val"], batch, labelled),
     )
     sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch, labelled))
-    if config.train.seconds is None:
+    if searches and config.train.seconds is None:
         images_per_measurement(config, splits[0])
     original = _prepared(model, config.device)
     task = settled(task, original, splits[0], config.device)
@@ -157,26 +164,8 @@ def carry_out(run: Run, budget: TimeBudget | None) -> Result:
 
     :raises HirelcError: with the cause; the journal keeps it
     """
-    with watched(run.directory, run.say):
-        try:
-            return _execute(run, budget)
-        except KeyboardInterrupt:
-            _note_end(run, None)
-            raise
-        except HirelcError as error:
-            _note_end(run, str(error))
-            raise
-        except (RuntimeError, MemoryError, OSError) as error:
-            reason = machine_failure(error)
-            if reason is None:
-                raise
-            _note_end(run, reason)
-            raise ExecutionError(f"{reason}; `hirelc resume {run.directory.path}` goes on from here") from error
-
-
-def _note_end(run: Run, reason: str | None) -> None:
-    with suppress(RunError):  # a full disk, perhaps: what is raised already says more
-        run.directory.journal("interrupted", **({} if reason is None else {"reason": reason}))
+    with noted(run.directory, run.say, "hirelc resume"):
+        return _execute(run, budget)
 
 
 def _prepared(model: nn.Module, device: str) -> nn.Module:
@@ -241,9 +230,13 @@ def _execute(run: Run, budget: TimeBudget | None) -> Result:
     searched = Recorded(run).searched(bench)
     if searched is None:
         landscape = make_landscape(run, sensitivity, importance)
-        if budget is not None and plan is None:
-            run = paced(run, bench, landscape, budget)
-        searched = search(run, bench, landscape)
+        source = picked_from(run)
+        if source is not None:
+            searched = picked(run, bench, landscape, source)
+        else:
+            if budget is not None and plan is None:
+                run = paced(run, bench, landscape, budget)
+            searched = search(run, bench, landscape)
     return finish(run, bench, searched.picked, baseline, searched.measurements, searched.seconds)
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hirelc.checkpoints import FINAL, candidate_names
-from hirelc.journal import read_journal
+from hirelc.journal import ADDED, SEARCHED, read_journal
 from hirelc.policy import FIDELITIES
 from hirelc.store import RunDirectory
 
-SEARCHED, ADDED = "measurement", "front"  # events of the journal
 TRAINED = (FIDELITIES[-1], "final")
 SAME_SIZE = 0.03  # sizes closer than this are one point of a front
 
@@ -109,6 +108,6 @@ def nearest(points: Iterable[Point], size_bytes: float) -> Point | None:
     return min(points, key=rank, default=None)
 
 
-def next_candidate(directory: RunDirectory) -> int:
-    """A number that no candidate of the run has yet."""
-    return sum(event["event"] in (SEARCHED, ADDED) for event in directory.events)
+def next_added(directory: RunDirectory) -> str:
+    """The name of the next candidate that is added to a front; the numbers belong to the search, which may go on."""
+    return f"front-{sum(event['event'] == ADDED for event in directory.events):03d}"

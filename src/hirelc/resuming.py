@@ -16,6 +16,7 @@ from hirelc.config import Config
 from hirelc.ending import MODEL_FILE
 from hirelc.errors import RunError
 from hirelc.fingerprint import FINGERPRINT, differences, fingerprint
+from hirelc.journal import ADDED
 from hirelc.pipeline import carry_out, command_line, prepare
 from hirelc.policy import Goal, Measurement
 from hirelc.progress import Reporter, RichReporter
@@ -61,7 +62,8 @@ def resume(
         return found
     followers = trackers(track, say) if track else trackers_of(folder, say)
     config = Config.from_json(then["config"])
-    make = prepare(model, {"train": train, "val": val, "test": test}, Goal(**then["goal"]), config, task, say)
+    data = {"train": train, "val": val, "test": test}
+    make = prepare(model, data, Goal(**then["goal"]), config, task, say, searches=False)
     with locked(folder):
         made = make(RunDirectory.open(folder))
         changes = differences(then, fingerprint(made)) + _changed_config(made.directory, then)
@@ -120,9 +122,10 @@ def ended(folder: Path) -> Result | None:
 
 
 def seconds_of(events: list[dict[str, Any]]) -> float:
-    """Wall time between the events of a journal, breaks left out."""
+    """Wall time between the events of a journal, breaks left out, and what `hirelc front` took."""
     moments = [(datetime.fromisoformat(event["time"]), event["event"]) for event in events]
-    return sum((after - before).total_seconds() for (before, _), (after, kind) in pairwise(moments) if kind != "resumed")
+    others = ("resumed", ADDED)
+    return sum((after - before).total_seconds() for (before, _), (after, kind) in pairwise(moments) if kind not in others)
 
 
 def _changed_config(directory: RunDirectory, then: dict[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ class Frame:
             parts += ["", plot(self.front, inner, min(room, MOST_PLOT))]
         elif self.front.points and room + MOST_PLOT >= 0:
             parts += ["", listing(self.front)]
-        if self.status.state is State.RUNNING:
+        if self.status.state is State.RUNNING or self.at is not None:
             parts += ["", self._work(overflow)]
         title = Text(str(self.status.folder), style="bold")
         title.truncate(inner - 2, overflow=overflow)
@@ -59,7 +59,10 @@ class Frame:
         rows.add_column()
         failed = f", {status.failed} rejected" if status.failed else ""
         measured = f"{status.measured} candidate{'s' if status.measured != 1 else ''} measured{failed}"
-        rows.add_row("cycle", Text(f"{cycle}{f' of {cycles}' if cycles else ''}, {measured}"))
+        if status.picked_from is None:
+            rows.add_row("cycle", Text(f"{cycle}{f' of {cycles}' if cycles else ''}, {measured}"))
+        else:
+            rows.add_row("from", Text(f"{status.picked_from}, without a search"))
         rows.add_row("goal", Text(status.goal))
         rows.add_row("best", self._best())
         if status.state is not State.RUNNING:
@@ -93,6 +96,8 @@ class Frame:
         else:
             rows.add_row("now", _line(status.doing.removeprefix("now "), overflow))
             rows.add_row("", "")
+        if status.state is not State.RUNNING:  # its front is being extended
+            return rows
         left = status.left_seconds
         known = "time left is known once a candidate is measured" if left is None else f"about {about(left)} left"
         rows.add_row("run", _line(f"{duration(status.spent_seconds)}, {known}", overflow))

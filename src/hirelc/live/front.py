@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hirelc.report.reading import Run
-from hirelc.report.steps import Step, best_so_far, byte_limit, on_front, steps
+from hirelc.report.steps import added, best_so_far, byte_limit, on_front, steps
 from hirelc.report.words import kilobytes
 
 LABEL_WIDTH = 8  # of the column left of the plot
@@ -44,10 +44,11 @@ class Front:
     original_bytes: int | None
 
 
-def front_of(run: Run, measured: Sequence[Step] | None = None) -> Front:
+def front_of(run: Run) -> Front:
     """The front of a run as far as it got."""
-    found = [step for step in (steps(run) if measured is None else measured) if step.failure is None]
-    best = best_so_far(run, found)
+    searched = steps(run)
+    found = [step for step in [*searched, *added(run)] if step.failure is None]
+    best = best_so_far(run, searched)
     front = on_front([(step.size_bytes, -step.drop) for step in found])
     points = [
         Point(step.size_bytes, step.drop, BEST if step is best else FRONT if leads else BEHIND)

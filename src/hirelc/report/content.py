@@ -110,6 +110,8 @@ _UNFOLLOWED = "The journal of this run does not hold the curves of the candidate
 
 
 def _why_undecided(run: Run, measured: Sequence[Step]) -> str:
+    if run.picked_from is not None:
+        return f"nothing was searched, a candidate of {run.picked_from} was moved to this goal."
     strategy = run.config.get("search", {}).get("strategy", "hirelc")
     if strategy != "hirelc":
         return f"the strategy of this run was {strategy}, which has no agents."

@@ -98,7 +98,7 @@ def _origin(event: Json) -> str:
 def _ending(run: Run, pace: _Pace) -> list[float]:
     """Seconds of each step after the search that is not in the journal yet."""
     steps: list[float] = []
-    images, final = _images_after(run, pace), run.event("final")
+    images, final = _images_after(run), run.event("final")
     if not final:
         steps.append(images * pace.image * FINAL_SPEED + pace.evaluating)
     wanted = _ends_long(run) and run.config.get("train", {}).get("control", True)
@@ -121,7 +121,7 @@ def _ends_long(run: Run) -> bool:
     return _trains(run) and bool(run.config.get("train", {}).get("final", True))
 
 
-def _images_after(run: Run, pace: _Pace) -> int:
+def _images_after(run: Run) -> int:
     """Training images that the final fine-tune gets: what search and sensitivity leave."""
     if not _ends_long(run):
         return 0
@@ -137,6 +137,8 @@ def _pace(run: Run, at: UnderWay | None) -> _Pace | None:
     events = [event for event in run.all("measurement") if not event["measurement"].get("failure")]
     full = [event["measurement"] for event in events if event["measurement"].get("fidelity", "full") == "full"]
     evaluating = _gap_before(run, "baseline")
+    if run.picked_from is not None:
+        return _picked_pace(run, at, evaluating)
     if not full:
         return _first_pace(run, at, evaluating)
     recent = full[-3:]  # what else the machine does changes in a long run
@@ -171,6 +173,16 @@ def _first_pace(run: Run, at: UnderWay | None, evaluating: float) -> _Pace | Non
     images = train.get("images", 0) * train.get("search_share", 0.0) / (1 + trials * int(search.get("cycles", 0)))
     whole = at.seconds / at.part
     return _Pace(whole, whole / images if images and _trains(run) else 0.0, trials * whole, evaluating)
+
+
+def _picked_pace(run: Run, at: UnderWay | None, evaluating: float) -> _Pace | None:
+    """Of a run without a search: its final fine-tune tells, and that tells about the control."""
+    if run.event("final"):
+        return _Pace(0.0, 0.0, 0.0, evaluating)
+    if not run.event("pick") or at is None or at.part is None or at.part < SURE:
+        return None
+    images = _images_after(run)
+    return _Pace(0.0, at.seconds / at.part / images / FINAL_SPEED if images else 0.0, 0.0, evaluating)
 
 
 def _gap_before(run: Run, kind: str) -> float:

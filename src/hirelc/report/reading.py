@@ -48,6 +48,11 @@ class Run:
         return self.event("start").get("goal") or {}
 
     @property
+    def picked_from(self) -> str | None:
+        """The folder of the run that this one was picked from, without a search of its own."""
+        return self.event("start").get("picked_from")
+
+    @property
     def original_bytes(self) -> int | None:
         """Bytes of the original's fp32 file; None before the network was traced."""
         return self.event("network").get("original_bytes")

@@ -33,6 +33,7 @@ _NEXT = {
 class Status:
     """:param doing: what the run is at, or ended with
     :param cycles: (under way or reached, of how many)
+    :param picked_from: the run whose candidate this one moved to its goal; None where it searches
     :param best: measurement that serves the goal best so far; None before the first
     :param spent_seconds: what is under way included, while the run is taken to be alive
     :param left_seconds: until the run has finished, about; None where it is not under way, or nothing is known yet
@@ -51,6 +52,7 @@ class Status:
     left_seconds: float | None
     quiet_seconds: float | None
     events: Sequence[str]
+    picked_from: str | None = None
 
     def to_json(self) -> Json:
         return {
@@ -59,6 +61,7 @@ class Status:
             "doing": self.doing,
             "cycle": self.cycles[0],
             "cycles": self.cycles[1],
+            "picked_from": self.picked_from,
             "goal": self.goal,
             "best": self.best,
             "measured": self.measured,
@@ -103,6 +106,7 @@ def status_of(run: Run, now: datetime, alive: bool | None = None, at: UnderWay |
         left_seconds=seconds_left(run, now, at) if standing is State.RUNNING else None,
         quiet_seconds=quiet,
         events=[_event_words(event) for event in run.events[-LAST_EVENTS:]],
+        picked_from=run.picked_from,
     )
 
 
@@ -132,6 +136,8 @@ def _doing(run: Run, measured: Sequence[Step], total: int | None, standing: Stat
     verb = "now" if standing in (State.RUNNING, State.SILENT) else "while"
     if last in _NEXT:
         return f"{verb} {_NEXT[last]}"
+    if run.picked_from is not None:
+        return f"{verb} moving a candidate to the goal"
     return f"{verb} in cycle {_cycle(run, measured, total)}" + (f" of {total}" if total else "")
 
 
@@ -186,13 +192,19 @@ def status_words(found: Status) -> str:
         lines.append("best      nothing measured yet")
     else:
         lines.append(f"best      {_best_words(found.best)}")
-    cycle, total = found.cycles
-    failed = f", {found.failed} of them rejected" if found.failed else ""
-    lines.append(f"search    cycle {cycle}{f' of {total}' if total else ''}, {found.measured} candidates measured{failed}")
+    lines.append(f"search    {_search_words(found)}")
     if found.state in (State.DIED, State.INTERRUPTED):
         lines.append(f"go on     hirelc resume {found.folder}")
     lines.append(f"time      {duration(found.spent_seconds)}{_left_words(found)}{_quiet_words(found)}")
     return "\n".join([*lines, "", "last events (UTC)", *(f"  {line}" for line in found.events)])
+
+
+def _search_words(found: Status) -> str:
+    if found.picked_from is not None:
+        return f"none: picked from {found.picked_from}"
+    cycle, total = found.cycles
+    failed = f", {found.failed} of them rejected" if found.failed else ""
+    return f"cycle {cycle}{f' of {total}' if total else ''}, {found.measured} candidates measured{failed}"
 
 
 def _best_words(best: Json) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hirelc.journal import ADDED, SEARCHED
 from hirelc.policy import Choice, Policy
 from hirelc.precision import nominal_bits
 from hirelc.report.reading import Json, Run
@@ -68,9 +69,18 @@ class Step:
 
 
 def steps(run: Run) -> list[Step]:
-    """All measurements, failed ones included."""
+    """All measurements of the search, failed ones included."""
+    return _steps(run.all(SEARCHED))
+
+
+def added(run: Run) -> list[Step]:
+    """What was measured for the front afterwards; it has no part in the search."""
+    return _steps(run.all(ADDED))
+
+
+def _steps(events: Sequence[Json]) -> list[Step]:
     found = []
-    for number, event in enumerate(run.all("measurement")):
+    for number, event in enumerate(events):
         measurement = event["measurement"]
         found.append(
             Step(

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 
+from hirelc.journal import ADDED
 from hirelc.report.reading import Json, Run, moment
 
 SILENCE_SECONDS = 900.0  # without an event, after which a run may be dead; longer where its own steps took longer
@@ -60,8 +61,9 @@ def spans(run: Run) -> list[Span]:
 
 
 def _is_break(before: Json, event: Json) -> bool:
+    """A point that is added to the front of a run, whenever that is, belongs to no phase of it either."""
     kind, last = str(event["event"]), str(before["event"])
-    return kind.startswith("resum") or kind == "start" or last == "interrupted"
+    return kind.startswith("resum") or kind in ("start", ADDED) or last in ("interrupted", "result")
 
 
 def _summed(found: Iterable[Span]) -> list[Span]:
@@ -90,7 +92,8 @@ def state(run: Run, now: datetime, alive: bool | None = None) -> State:
         return State.FINISHED
     if alive:
         return State.RUNNING
-    if run.events and run.events[-1]["event"] == "interrupted":
+    last = next((event["event"] for event in reversed(run.events) if event["event"] != ADDED), None)
+    if last == "interrupted":
         return State.INTERRUPTED
     if alive is False:
         return State.DIED

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hirelc.journal import ADDED
 from hirelc.report.charts.chart import Chart, View, name, number, tips, view
 from hirelc.report.reading import Json, Run
-from hirelc.report.steps import FULL, Step, best_so_far, byte_limit, on_front, picked, policy_lines, policy_words
+from hirelc.report.steps import FULL, Step, added, best_so_far, byte_limit, on_front, picked, policy_lines, policy_words
 
 ORIGINAL, CONTROL, FINAL, REJECTED = "original, fp32", "control, fp32", "compressed, fine-tuned", "rejected"
 _BITS = {"field": "bits", "title": "bits by block (f: float, %: kept)"}
-_ORIGINS = {"vote": "voted policy", "reference": "reference policy"}
+_ORIGINS = {"vote": "voted policy", "reference": "reference policy", ADDED: "added to the front", "picked": "moved to the goal"}
 
 
 def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
     """A row per point, on the search-validation split; rejected candidates have none."""
     rows: list[Json] = []
-    standing = [step for step in measured if step.failure is None]
+    standing = [step for step in [*measured, *added(run)] if step.failure is None]
     # where nothing was trained in full, all are what there is
     full = any(step.fidelity == FULL for step in standing)
     best = picked(run, measured) or best_so_far(run, measured)
@@ -28,7 +29,7 @@ def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
             _row(
                 run,
                 kind=_ORIGINS.get(step.origin, step.origin),
-                label=f"cycle {step.cycle}, candidate {step.number + 1}",
+                label=_label(step),
                 size=step.size_bytes,
                 accuracy=step.accuracy,
                 front="yes" if leads else "no",
@@ -44,6 +45,11 @@ def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
         words = {"policy": policy_words(choices), "bits": policy_lines(choices, run.blocks())}
         rows.append(_row(run, kind=FINAL, label="final file", size=final["size_bytes"], accuracy=final["accuracy"], **words))
     return rows + _uncompressed(run)
+
+
+def _label(step: Step) -> str:
+    where = {ADDED: "afterwards", "picked": "picked from another run"}
+    return f"{where.get(step.origin, f'cycle {step.cycle}')}, candidate {step.number + 1}"
 
 
 def _uncompressed(run: Run) -> list[Json]:
