@@ -168,7 +168,7 @@ def test_a_file_that_is_too_long_ranks_last() -> None:
 
 
 def test_all_variants_are_strategies_and_parts() -> None:
-    assert len(ALL) == 14 and Variant.called("without-high-level") == Variant("without-high-level", "hirelc", "high-level")
+    assert len(ALL) == 17 and Variant.called("without-high-level") == Variant("without-high-level", "hirelc", "high-level")
     with pytest.raises(RunError, match="unknown variant 'luck'"):
         Variant.called("luck")
     with pytest.raises(RunError, match="nothing to compare"):

@@ -108,6 +108,17 @@ def test_the_best_trial_of_a_cycle_climbs(finished: tuple[Result, Sealed]) -> No
         assert rungs["full"][0]["policy"] in [e["policy"] for e in rungs["short"] if e["measurement"]["drop_points"] == least]
 
 
+def test_the_picked_policy_competes_with_its_swaps(finished: tuple[Result, Sealed]) -> None:
+    """From the same weights, for equally long; what is least dropped of all is trained on."""
+    result, _ = finished
+    last = [event for event in events(result, "measurement") if event["cycle"] == 2]
+    assert [event["origin"] for event in last] == ["pick", *["swap"] * (len(last) - 1)] and len(last) > 1
+    assert len({Policy.from_json(event["policy"]) for event in last}) == len(last)
+    assert {event["measurement"]["fidelity"] for event in last} == {"short"}
+    assert len({event["measurement"]["images_seen"] for event in last}) == 1
+    assert max(e["expected_bytes"] for e in last) <= max(last[0]["expected_bytes"], result.original.size_bytes / 3)
+
+
 def test_the_journal_tells_the_whole_story(finished: tuple[Result, Sealed]) -> None:
     result, _ = finished
     every = read_journal(result.folder)
@@ -127,7 +138,7 @@ def test_the_journal_tells_the_whole_story(finished: tuple[Result, Sealed]) -> N
     } <= kinds
     measured = events(result, "measurement")
     assert len(measured) == len(result.measurements) >= 2
-    assert {event["cycle"] for event in measured} == {0, 1}
+    assert {event["cycle"] for event in measured} == {0, 1, 2}  # the last is that of the swaps
     for event in measured:
         assert event["measurement"]["size_bytes"] > 0
         assert {"predicted_drop", "measured_drop"} <= set(event["learned"])  # side by side

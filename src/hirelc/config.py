@@ -10,7 +10,9 @@ from hirelc.errors import RunError
 
 CONFIG_VERSION = 1
 STRATEGY_NAMES = ("hirelc", "uniform", "random", "greedy", "knapsack", "evolution", "flat")
-PARTS = ("sensitivity", "warm-start", "surrogate", "ensemble", "high-level", "pruning", "quantization", "joint")
+PARTS = (
+    "sensitivity", "warm-start", "surrogate", "ensemble", "high-level", "trials", "swaps", "pruning", "quantization", "joint"
+)  # fmt: skip
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -61,6 +63,11 @@ class SearchConfig:
             raise RunError(f"unknown part {self.without!r} to do without: use one of {', '.join(PARTS)}")
         if self.without is not None and self.strategy != "hirelc":
             raise RunError(f"only hirelc has parts: the strategy {self.strategy} cannot do without {self.without}")
+
+    @property
+    def contenders(self) -> int:
+        """How many policies compete in a cycle; only hirelc makes trials."""
+        return self.trials if self.strategy == "hirelc" and self.without != "trials" else 1
 
     @classmethod
     def short(cls) -> SearchConfig:

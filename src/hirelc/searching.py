@@ -17,13 +17,17 @@ from hirelc.preparing import check_enough, fisher_samples
 from hirelc.progress import Follower
 from hirelc.replaying import Recorded, Searched
 from hirelc.run import Run
-from hirelc.search.archive import LATER, Archive
+from hirelc.search.archive import LATER, Archive, Entry
 from hirelc.search.baselines import make_search
+from hirelc.search.bounds import Bounds
+from hirelc.search.budgets import ByteTarget
 from hirelc.search.problem import Proposal, SearchStrategy
+from hirelc.search.swaps import swaps
 
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
+SWAPS = 2  # tried on the picked policy
 SHORT = 0.3  # of a full measurement's training, for the short measurements of a cycle together
 
 
@@ -48,8 +52,14 @@ def images_per_measurement(config: Config, train: Batches) -> int:
 
 def full_measurements(settings: SearchConfig) -> float:
     """What the measurements of a search cost together, in units of one with full training."""
-    short = SHORT if settings.strategy == "hirelc" and settings.trials > 1 else 0.0
-    return 1 + settings.cycles * (1 + short)  # the first cycle measures the reference as well
+    short = SHORT if settings.contenders > 1 else 0.0
+    improving = (1 + SWAPS) * SHORT / 2 if improves(settings) else 0.0
+    return 1 + settings.cycles * (1 + short) + improving  # the first cycle measures the reference as well
+
+
+def improves(settings: SearchConfig) -> bool:
+    """Whether the picked policy is tried with swaps before its final fine-tune."""
+    return settings.contenders > 1 and settings.without != "swaps"
 
 
 def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
@@ -74,6 +84,8 @@ def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
                 loop.measure(cycle, proposal, loop.images)
         if not loop.late(cycle):
             loop.climb(cycle, [proposal for proposal in proposals if proposal.trial])
+    if improves(settings) and loop.images and loop.archive.entries and not loop.late(settings.cycles):
+        loop.improve(settings.cycles)
     if not any(m.failure is None and m.fidelity == "full" for m in loop.measurements):
         raise RunError(
             "every candidate failed; the first reason: "
@@ -114,17 +126,38 @@ class _Loop:
         :param seconds: of this process; what was recalled is added
         """
         seconds += sum(self.measurements[i].seconds for i in self.recalled)
-        later = 0.0 if self.bench.exact else LATER
-        pick = self.archive.pick(self.run.goal, self.run.spec.original_bytes, later)
-        index = next(i for i, measurement in enumerate(self.measurements) if measurement is pick.entry.measurement)
+        pick = self._picked()
+        index = next(i for i, measurement in enumerate(self.measurements) if measurement is pick.measurement)
         self.run.directory.journal_once(
-            "pick",
-            policy=pick.entry.policy.digest,
-            measurement=pick.entry.measurement,
-            candidate=index,
-            search_seconds=seconds,
+            "pick", policy=pick.policy.digest, measurement=pick.measurement, candidate=index, search_seconds=seconds
         )
-        return Searched(pick.entry.payload, self.measurements, seconds)
+        return Searched(pick.payload, self.measurements, seconds)
+
+    def _picked(self) -> Entry[Candidate]:
+        later = 0.0 if self.bench.exact else LATER
+        return self.archive.pick(self.run.goal, self.run.spec.original_bytes, later).entry
+
+    def improve(self, cycle: int) -> None:
+        """The picked policy and its best swaps of precision go on from its weights, for equally long.
+
+        What comes of them is archived like all else: the pick is made again.
+        """
+        pick, settings = self._picked(), self.run.config.search
+        choices = [tuple(pick.policy[name] for name in block.kernels) for block in self.run.spec.blocks]
+        limit = ByteTarget(self.landscape, self.run.goal).bytes
+        bounds = Bounds.of(settings)
+        allowed = max(limit, self.landscape.file_bytes(choices))
+        found = swaps(self.landscape, choices, allowed, bounds, SWAPS)
+        self.run.say.line(f"cycle {cycle + 1}: the picked policy, and {len(found)} of its neighbours at equal bytes")
+        for origin, wanted, start in [("pick", choices, pick.payload), *(("swap", swapped, None) for swapped in found)]:
+            self.bench.go_on_from(self.bench.revive(pick.payload))
+            proposal = Proposal(self.landscape.policy(wanted), tuple(map(tuple, wanted)), origin, None, trial=True)
+            self.measure(cycle, proposal, self._short, "short", start)
+
+    @property
+    def _short(self) -> int:
+        """Training samples of a short measurement."""
+        return max(self.run.config.train.batch_size, round(SHORT * self.images / 2))
 
     def climb(self, cycle: int, trials: list[Proposal]) -> None:
         """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
@@ -136,12 +169,11 @@ class _Loop:
                 self.measure(cycle, proposal, 0)
             return
         standing: list[tuple[Proposal, Candidate | None]] = [(proposal, None) for proposal in trials]
-        short = max(self.run.config.train.batch_size, round(SHORT * self.images / 2))
         if len(standing) > 2:
             standing = self._best(cycle, standing, 0, "calibrated")
             standing = standing[: (len(standing) + 1) // 2]
         if len(standing) > 1:
-            standing = self._best(cycle, standing, short, "short")
+            standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
             self.measure(cycle, proposal, self.images, start=start)
 

@@ -46,7 +46,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class _Move:
+class Move:
     """One kernel, or all that share its channels, decided anew.
 
     :param adds: distortion; :param grows: what the block takes more of each resource, negative where it takes less
@@ -60,7 +60,7 @@ class _Move:
 
 
 @dataclass(frozen=True)
-class _Ledger:
+class Ledger:
     """What is limited, and how much of it choices take.
 
     :param limits: of each resource, above 0; :param used: by all that is fitted; :param by_block: by one block's kernels
@@ -76,14 +76,14 @@ class _Ledger:
     def excess(self, used: Amounts) -> float:
         return sum(max(amount / limit - 1, 0.0) for amount, limit in zip(used, self.limits, strict=True))
 
-    def relief(self, move: _Move, exceeded: Sequence[int]) -> float:
+    def relief(self, move: Move, exceeded: Sequence[int]) -> float:
         """Which part of the exceeded limits a move gives back."""
         return -sum(move.grows[index] / self.limits[index] for index in exceeded)
 
-    def price_up(self, move: _Move) -> float:
+    def price_up(self, move: Move) -> float:
         return move.adds / sum(max(amount, 0.0) / limit for amount, limit in zip(move.grows, self.limits, strict=True))
 
-    def affords(self, move: _Move, used: Amounts) -> bool:
+    def affords(self, move: Move, used: Amounts) -> bool:
         return all(u + g <= limit for u, g, limit in zip(used, move.grows, self.limits, strict=True))
 
 
@@ -114,7 +114,7 @@ def _neighbours(problem: Problem, block: int, choices: Choices, bounds: Bounds, 
                 break
 
 
-def _moves(problem: Problem, ledger: _Ledger, block: int, choices: Choices, bounds: Bounds, up: bool) -> list[_Move]:
+def _moves(problem: Problem, ledger: Ledger, block: int, choices: Choices, bounds: Bounds, up: bool) -> list[Move]:
     """The moves that truly take less of something, or (up) take more and distort less."""
     used, distortion = ledger.by_block(block, choices), problem.block_distortion(block, choices)
     moves = []
@@ -122,8 +122,13 @@ def _moves(problem: Problem, ledger: _Ledger, block: int, choices: Choices, boun
         grows = tuple(b - a for a, b in zip(used, ledger.by_block(block, after), strict=True))
         adds = problem.block_distortion(block, after) - distortion
         if (max(grows) > 0 and adds < 0) if up else min(grows) < 0:
-            moves.append(_Move(block, kernel, after, adds, grows))
+            moves.append(Move(block, kernel, after, adds, grows))
     return moves
+
+
+def moves_of(problem: Problem, ledger: Ledger, state: State, bounds: Bounds, up: bool) -> list[Move]:
+    """All moves of all blocks that take less of something, or (up) take more and distort less."""
+    return [move for block, choices in state.items() for move in _moves(problem, ledger, block, choices, bounds, up)]
 
 
 def _smallest(problem: Problem, block: int, choices: Choices, bounds: Bounds) -> Choices:
@@ -136,7 +141,7 @@ def _smallest(problem: Problem, block: int, choices: Choices, bounds: Bounds) ->
     return problem.canonical(block, tuple(least))
 
 
-def _fit(problem: Problem, start: State, bounds: Mapping[int, Bounds], ledger: _Ledger) -> tuple[dict[int, Choices], bool]:
+def _fit(problem: Problem, start: State, bounds: Mapping[int, Bounds], ledger: Ledger) -> tuple[dict[int, Choices], bool]:
     """Moves down until all limits hold, then up while they do.
 
     Where moves one by one lead nowhere, the smallest choices are the start. A limit that even those exceed becomes what
@@ -154,7 +159,7 @@ def _fit(problem: Problem, start: State, bounds: Mapping[int, Bounds], ledger: _
     return _up(problem, state, bounds, ledger if fits else replace(ledger, limits=reached)), fits
 
 
-def _down(problem: Problem, state: dict[int, Choices], bounds: Mapping[int, Bounds], ledger: _Ledger) -> dict[int, Choices]:
+def _down(problem: Problem, state: dict[int, Choices], bounds: Mapping[int, Bounds], ledger: Ledger) -> dict[int, Choices]:
     moves = {block: _moves(problem, ledger, block, state[block], bounds[block], up=False) for block in state}
     while exceeded := ledger.exceeded(ledger.used(state)):
         helpful = [(ledger.relief(move, exceeded), move) for options in moves.values() for move in options]
@@ -168,7 +173,7 @@ def _down(problem: Problem, state: dict[int, Choices], bounds: Mapping[int, Boun
     return state
 
 
-def _up(problem: Problem, state: dict[int, Choices], bounds: Mapping[int, Bounds], ledger: _Ledger) -> dict[int, Choices]:
+def _up(problem: Problem, state: dict[int, Choices], bounds: Mapping[int, Bounds], ledger: Ledger) -> dict[int, Choices]:
     moves = {block: _moves(problem, ledger, block, state[block], bounds[block], up=True) for block in state}
     while True:
         used = ledger.used(state)
@@ -185,8 +190,8 @@ def _changed(before: Sequence[Sequence[Choice]], after: Sequence[Sequence[Choice
     return sum(a != b for old, new in zip(before, after, strict=True) for a, b in zip(old, new, strict=True))
 
 
-def _whole(problem: Problem, byte_limit: int) -> _Ledger:
-    """The file's length, and what else the goal limits."""
+def whole_ledger(problem: Problem, byte_limit: int) -> Ledger:
+    """The file's length, and what else the goal limits, by the whole network."""
     allowed = problem.limits
 
     def latency_ms(choices: Sequence[Sequence[Choice]]) -> float:
@@ -201,7 +206,7 @@ def _whole(problem: Problem, byte_limit: int) -> _Ledger:
         (allowed.latency_ms, latency_ms, problem.block_latency),
     ]
     limited = [(limit, network, block) for limit, network, block in resources if limit is not None]
-    return _Ledger(
+    return Ledger(
         tuple(limit for limit, _, _ in limited),
         lambda state: tuple(network(tuple(state.values())) for _, network, _ in limited),
         lambda index, choices: tuple(block(index, choices) for _, _, block in limited),
@@ -210,7 +215,7 @@ def _whole(problem: Problem, byte_limit: int) -> _Ledger:
 
 def excess(problem: Problem, choices: Sequence[Sequence[Choice]], byte_limit: int) -> float:
     """How far canonical choices exceed all limits together, in parts of the limits; 0 where all hold."""
-    ledger = _whole(problem, byte_limit)
+    ledger = whole_ledger(problem, byte_limit)
     return ledger.excess(ledger.used(dict(enumerate(map(tuple, choices)))))
 
 
@@ -220,14 +225,14 @@ def fit_to_bytes(problem: Problem, choices: Sequence[Sequence[Choice]], byte_lim
     :param bounds: limits per block
     """
     start = {block: problem.canonical(block, tuple(decided)) for block, decided in enumerate(choices)}
-    state, fits = _fit(problem, start, dict(enumerate(bounds)), _whole(problem, byte_limit))
+    state, fits = _fit(problem, start, dict(enumerate(bounds)), whole_ledger(problem, byte_limit))
     fitted = tuple(state.values())
     changed = _changed(list(start.values()), fitted)
     return Fit(fitted, problem.file_bytes(fitted), fits, changed, problem.macs(fitted), problem.latency_ms(fitted))
 
 
-def _one_block(problem: Problem, block: int, byte_limit: int) -> _Ledger:
-    return _Ledger(
+def _one_block(problem: Problem, block: int, byte_limit: int) -> Ledger:
+    return Ledger(
         (max(float(byte_limit), 1.0),),
         lambda state: (problem.block_bytes(block, state[block]),),
         lambda index, choices: (problem.block_bytes(index, choices),),

@@ -157,7 +157,7 @@ class HierarchicalSearch:
             "predicted_drop": predicted,
             "surrogate": self._surrogate.record(),
         }
-        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if self._config.trials > 1 else []
+        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if self._config.contenders > 1 else []
         proposals.append(Proposal(policy, fit.choices, "vote", predicted, budgets, record, trial=bool(rivals)))
         return [*proposals, *rivals]
 
@@ -184,7 +184,7 @@ class HierarchicalSearch:
                     (gain, Proposal(policy, fit.choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
                 )
         ranked.sort(key=lambda entry: -entry[0])
-        chosen = [*warm, *(proposal for _, proposal in ranked)][: self._config.trials - 1]
+        chosen = [*warm, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
 
