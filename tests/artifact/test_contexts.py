@@ -55,6 +55,12 @@ def test_contexts_are_signs_of_the_taps_before() -> None:
     assert found == [4, 3 * 0 + 1, 3 * 2 + 0, 3 * 1 + 2]
 
 
+def test_contexts_end_where_a_reader_would_take_long() -> None:
+    kernel = stored((32, 16, 3, 3))
+    smooth = codes(kernel.shape, 1, smooth=True)
+    assert [len(by_context(smooth, kernel, 3, left)) for left in (8, 9)] == [1, CONTEXTS]
+
+
 def test_smooth_filters_are_told_apart_and_others_not() -> None:
     kernel = stored((32, 16, 3, 3))
     apart = by_context(codes(kernel.shape, 1, smooth=True), kernel, 3)

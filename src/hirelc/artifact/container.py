@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from hirelc.artifact.contents import Contents, RawArray, contents_of
-from hirelc.artifact.contexts import by_context, join, split
+from hirelc.artifact.contexts import MOST_TAPS, by_context, join, split, taps_of
 from hirelc.artifact.entropy import Decoder, Model, Symbols, encode, mask_model, model_of_costs
 from hirelc.artifact.manifest import KernelCoding, Manifest, parse_manifest
 from hirelc.artifact.modelling import share_models, table_of
@@ -89,10 +89,7 @@ class _Streams:
         scales = _joined([(e - origin).astype(np.int32) for e, origin in zip(exponents, origins, strict=True)])
         coded = {t.name: v for t in layout.rest if isinstance(v := contents.rest[t.name], CodedTensor)}
         values = _joined([v.symbols for v in coded.values()])
-        parts = [
-            by_context(q.codes.numpy(), k, zero_code(q.choice, q.zero_point))
-            for q, k in zip(kernels, layout.kernels, strict=True)
-        ]
+        parts = _parts(kernels, layout.kernels)
         tables, used = share_models([part for kernel in parts for part in kernel])
         indices: list[int | None] = []
         for stream in (scales, values):
@@ -136,6 +133,16 @@ def coded_parts(found: Quantized, kernel: StoredKernel, models: Sequence[Model])
 def zero_code(choice: Choice, zero_point: int | None) -> int:
     """The code that means zero."""
     return len(levels_of(choice)) // 2 if zero_point is None else zero_point
+
+
+def _parts(kernels: Sequence[Quantized], stored: Sequence[StoredKernel]) -> list[list[Symbols]]:
+    """The codes of each kernel: all in one, or by context while a reader may be asked to tell contexts apart."""
+    left, parts = MOST_TAPS, []
+    for found, kernel in zip(kernels, stored, strict=True):
+        own = by_context(found.codes.numpy(), kernel, zero_code(found.choice, found.zero_point), left)
+        left -= taps_of(kernel) if len(own) > 1 else 0
+        parts.append(own)
+    return parts
 
 
 def _codings(

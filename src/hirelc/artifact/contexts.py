@@ -16,13 +16,19 @@ from hirelc.layout import StoredKernel
 
 CONTEXTS = 9
 BITS_PER_CONTEXT = 30.0  # what each must save to pay for its model
+MOST_TAPS = 8192  # of all kernels with contexts: a reader goes through them one by one, however few filters have them
 
 Codes = NDArray[np.uint8]
 
 
 def can_have_contexts(kernel: StoredKernel) -> bool:
     """Whether a kernel has filters of more than one tap, output channels first."""
-    return len(kernel.shape) > 2 and kernel.channel_dim == 0 and math.prod(kernel.shape[2:]) > 1
+    return len(kernel.shape) > 2 and kernel.channel_dim == 0 and taps_of(kernel) > 1
+
+
+def taps_of(kernel: StoredKernel) -> int:
+    """Places of a filter."""
+    return math.prod(kernel.shape[2:])
 
 
 def split(codes: Codes, kernel: StoredKernel, zero: int) -> Iterator[tuple[int, Codes]]:
@@ -31,7 +37,7 @@ def split(codes: Codes, kernel: StoredKernel, zero: int) -> Iterator[tuple[int, 
     :param codes: (rows, weights per row)
     :param zero: the code that means zero
     """
-    taps = np.ascontiguousarray(codes.reshape(-1, math.prod(kernel.shape[2:])).T)
+    taps = np.ascontiguousarray(codes.reshape(-1, taps_of(kernel)).T)
     found = _Taps(kernel, zero)
     for tap in taps:
         for context, places in found.next_places():
@@ -45,7 +51,7 @@ def join(kernel: StoredKernel, zero: int, take: Callable[[int, int], Codes | Non
     :param take: (context, how many) -> the next codes, or None where one of them is no code
     """
     found = _Taps(kernel, zero)
-    taps = np.empty((math.prod(kernel.shape[2:]), kernel.shape[0] * kernel.shape[1]), dtype=np.uint8)
+    taps = np.empty((taps_of(kernel), kernel.shape[0] * kernel.shape[1]), dtype=np.uint8)
     for tap in taps:
         for context, places in found.next_places():
             codes = take(context, len(places))
@@ -79,10 +85,13 @@ class _Taps:
         self.signs.append((tap > self.zero).astype(np.int8) - (tap < self.zero))
 
 
-def by_context(codes: Codes, kernel: StoredKernel, zero: int) -> list[Symbols]:
-    """All codes of each context, where it saves bits to tell them apart; else one part with all codes, row by row."""
+def by_context(codes: Codes, kernel: StoredKernel, zero: int, most_taps: int = MOST_TAPS) -> list[Symbols]:
+    """All codes of each context, where it saves bits to tell them apart; else one part with all codes, row by row.
+
+    :param most_taps: that are left for this kernel
+    """
     whole = [codes.ravel().astype(np.int32)]
-    if not can_have_contexts(kernel):
+    if not can_have_contexts(kernel) or taps_of(kernel) > most_taps:
         return whole
     parts: list[list[Codes]] = [[] for _ in range(CONTEXTS)]
     for context, some in split(codes, kernel, zero):

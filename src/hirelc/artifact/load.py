@@ -99,6 +99,15 @@ def _check_couplings(layout: Layout, network: nn.Module) -> None:
             shape = state[m.tensor].shape if m.tensor in state else ()
             if m.dim >= len(shape) or not m.starts or max(m.starts) + coupling.units * m.width > shape[m.dim]:
                 raise FormatError(f"{m.tensor}: the file's pruning does not fit this tensor of the factory's network")
+    modules = dict(network.named_modules())
+    for stored in layout.couplings:
+        for change in stored.coupling.attributes:
+            before = vars(modules[change.module]).get(change.attribute) if change.module in modules else None
+            place = f"{change.module}.{change.attribute}".removeprefix(".")
+            if type(before) is not int:
+                raise FormatError(f"{place}: the network of the factory has no such whole number, which the file would change")
+            if stored.kept * change.per_unit > before:  # pruning makes them less; a file may come from anyone
+                raise FormatError(f"{place}: it is {before} in the factory's network, the file would make it more")
 
 
 def _check_shapes(layout: Layout, state: dict[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hirelc.artifact.contexts import CONTEXTS, can_have_contexts
+from hirelc.artifact.contexts import CONTEXTS, MOST_TAPS, can_have_contexts, taps_of
 from hirelc.artifact.entropy import ABSENT, LARGEST_COST, MOST_SYMBOLS
 from hirelc.artifact.modelling import Table
 from hirelc.compression.activations import ActivationSite
@@ -133,7 +133,7 @@ def parse_manifest(data: bytes, file_bytes: int, offset: int) -> Manifest:
 
 def inflated_limit(file_bytes: int) -> int:
     """Bytes that the manifest of a file of this length may inflate to: what they become in memory is bounded too."""
-    return min(2**26, 2**20 + 64 * file_bytes)
+    return min(2**26, 2**17 + 16 * file_bytes)
 
 
 def items_limit(file_bytes: int) -> int:
@@ -167,6 +167,9 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
     models = tuple(_table(row) for row in _list(fields["models"]))
     rows = [_kernel(row, len(models)) for row in _list(fields["kernels"])]
     kernels, codings = tuple(kernel for kernel, _ in rows), tuple(coding for _, coding in rows)
+    taps = sum(taps_of(kernel) for kernel, coding in rows if len(coding.models) > 1)
+    if taps > MOST_TAPS:
+        raise FormatError(f"kernels with contexts have {taps} taps together; up to {MOST_TAPS} are possible")
     tensors = [_tensor(row) for row in _list(fields["rest"])]
     rest = tuple(tensor for tensor, _ in tensors)
     coded = {tensor.name: coding for tensor, coding in tensors if coding is not None}
