@@ -104,7 +104,8 @@ def small() -> Contents:
 
 def seeds() -> list[bytes]:
     golden = Path(__file__).parent.parent / "golden"
-    return [write(small())] * 6 + [(golden / f"{n}.hirelc").read_bytes() for n in ("constant", "activations", "rest", "empty")]
+    names = ("constant", "activations", "rest", "empty", "contexts")
+    return [write(small())] * 6 + [(golden / f"{name}.hirelc").read_bytes() for name in names]
 
 
 # -- mutations ---------------------------------------------------------------------------------------------
