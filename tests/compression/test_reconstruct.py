@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
 from hirelc.compression.apply import CompressedNetwork, apply
-from hirelc.compression.moments import DIFFERS, Moments, draw_positions, find_layers, gather, inputs_at, outputs_at
+from hirelc.compression.moments import DIFFERS, NO_PRODUCT, Moments, draw_positions, find_layers, gather, inputs_at, outputs_at
 from hirelc.compression.quantize import Grid, as_rows
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.compression.rounding import refit, round_columns
@@ -315,6 +315,52 @@ def test_layers_that_no_sample_reaches_are_rounded_and_named(bias: float, reason
     left = Reconstruction(network, [x])(compressed)
     assert left == ({"expert.weight": reason} if reason else {})
     assert all(bool(torch.isfinite(p).all()) for p in compressed.network.parameters())
+
+
+class Standardised(nn.Conv2d):
+    """Its weight is brought to a deviation of one at each call, as in networks without norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight / self.weight.std((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class PadsItself(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+@pytest.mark.parametrize("layer", [Standardised, PadsItself])
+def test_a_module_that_does_more_than_multiply_is_rounded_and_named(layer: type[nn.Conv2d]) -> None:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), layer(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    x = images(8, 0)
+    network.eval()(x)
+    compressed = compressed_by(network, Choice(4, 1.0, granularity=Granularity.PER_CHANNEL), x)
+    rounded = compressed.quantized()["1.weight"].clone()
+    assert Reconstruction(network, [x])(compressed) == {"1.weight": NO_PRODUCT}
+    assert torch.equal(compressed.quantized()["1.weight"], rounded)
+
+
+def test_a_network_that_draws_random_numbers_is_compared_with_the_same_ones() -> None:
+    class Chance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x + torch.rand_like(x))
+
+    torch.manual_seed(1)
+    network, x = Chance().eval(), torch.randn(64, 6)
+    compressed = compressed_by(network, FORMATS[0], x)
+    layers = find_layers(compressed, x[:2])[0]
+    with torch.no_grad():
+        compressed.network.inner.weight.copy_(network.inner.weight)
+    moments = gather(network, compressed.network, layers, [x], 0)["inner.weight"]
+    weight, bias = network.inner.weight.double(), network.inner.bias.double()
+    expected = weight @ moments.inputs[0] + bias[:, None] * moments.input_sum
+    torch.testing.assert_close(moments.cross[0], expected, rtol=1e-4, atol=1e-3)
 
 
 def test_what_is_not_finite_teaches_nothing() -> None:

@@ -144,3 +144,40 @@ def test_an_attention_that_adds_keys_of_its_own_stays_whole() -> None:
     spec = trace(nn.Sequential(Adding(), Adding(), nn.Linear(12, 3)).eval(), SELF)
     assert spec.by_name["0.attn.in_proj_weight"].pruning is Pruning.NONE
     assert spec.by_name["0.attn.in_proj_weight"].reason
+
+
+class Mixing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.mix = nn.Linear(12, 24), nn.Linear(24, 12), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.fc2(self.fc1(x).relu())
+        return x + self.mix(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Sampling(nn.Module):
+    """Shuffles its tokens at each call, also in eval mode, as masked autoencoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Mixing() for _ in range(2))
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, torch.randperm(x.shape[1])]
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean(1))
+
+
+def test_a_network_that_draws_random_numbers_is_compared_with_the_same_ones_and_that_is_said() -> None:
+    torch.manual_seed(0)
+    network = Sampling().eval()
+    state = torch.get_rng_state()
+    spec = trace(network, SELF)
+    assert {k.name for k in spec.kernels if k.pruning is Pruning.COUPLED} == {"layers.0.fc1.weight", "layers.1.fc1.weight"}
+    assert all(k.pruning is Pruning.ROWS for k in spec.kernels if k.name.endswith(("fc2.weight", "mix.weight")))
+    assert [note for note in spec.notes if "draws random numbers in eval mode" in note]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not [note for note in trace(build(MHA), MHA.inputs()).notes if "random" in note]

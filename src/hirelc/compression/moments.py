@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.dataflow import Flow, first_float, first_output, record
-from hirelc.network.calling import call
+from hirelc.compression.quantize import as_rows
+from hirelc.network.calling import steady_call
 from hirelc.network.kernels import CONVOLUTIONS, is_hf_conv1d
 from hirelc.network.spec import Kernel
 from hirelc.network.surgery import slices_of
@@ -29,6 +30,9 @@ Positions = tuple[Tensor, ...]
 
 POSITIONS = 8192  # that are looked at in each batch and layer
 VALUES = 32_000_000  # of one result that are looked at: a language model's head is wide
+CLOSE = 1e-3  # of the largest value
+COMPARED = 64  # positions by which a module is seen to be a product of weight and input
+NO_PRODUCT = "its module does more than multiply its weight with what it reads"
 DIFFERS = "it is not called on the same positions in the original and the compressed network"
 
 
@@ -61,7 +65,7 @@ def find_layers(compressed: CompressedNetwork, inputs: Any) -> tuple[tuple[Layer
     :param inputs: a few samples
     """
     spec, network = compressed.spec, compressed.network
-    flow = record(network, lambda: call(network, inputs))
+    flow = record(network, lambda: steady_call(network, inputs))
     owners = Counter(id(tensor) for module in network.modules() for tensor in module._parameters.values())
     cuts = slices_of(spec, compressed.kept)
     layers, left = {}, {}
@@ -162,8 +166,12 @@ def gather(
         read: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
 
         def given(
-            name: str, module: nn.Module, _inputs: Tensor, outputs: Tensor, drawn: Any = drawn, wanted: Any = wanted
+            name: str, module: nn.Module, inputs: Tensor, outputs: Tensor, drawn: Any = drawn, wanted: Any = wanted
         ) -> None:
+            if found[name].count == 0 and not is_product(module, inputs, outputs):
+                found[name].failed = NO_PRODUCT
+            if found[name].failed:
+                return
             at = draw_positions(module, outputs, generator)
             drawn[name].append((at, _places(module, outputs)))
             wanted[name].append(outputs_at(module, outputs, at))
@@ -201,10 +209,44 @@ def _watch(
     handles = [network.get_submodule(layer.path).register_forward_hook(hook(layer.name), with_kwargs=True) for layer in layers]
     try:
         with suppress(_Enough):
-            call(network, inputs)
+            steady_call(network, inputs)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_product(module: nn.Module, inputs: Tensor, outputs: Tensor) -> bool:
+    """Whether a layer gives its weight times what it reads, plus its bias, as far as that can be told.
+
+    (Subclasses of convolutions standardise their weight first, or pad by themselves.)
+
+    :param inputs: what the module was called with
+    :param outputs: what it returned
+    """
+    if _expected_places(module, inputs) != _places(module, outputs):
+        return False
+    at = tuple(index[:COMPARED] for index in draw_positions(module, outputs, torch.Generator().manual_seed(0)))
+    read, given = inputs_at(module, inputs, at), outputs_at(module, outputs, at)
+    if not given.numel() or not bool(torch.isfinite(given).all()):
+        return True
+    rows = as_rows(module.weight.detach().float(), 1 if is_hf_conv1d(module) else 0)  # type: ignore[union-attr,operator]
+    rows = rows.reshape(len(read), -1, rows.shape[1])
+    product = (read @ rows.transpose(1, 2)).transpose(0, 1).reshape(len(given), -1)
+    if isinstance(module.bias, Tensor):
+        product = product + module.bias.detach().float()
+    return float((product - given).abs().amax()) <= CLOSE * float(given.abs().amax()) + CLOSE**2
+
+
+def _expected_places(module: nn.Module, inputs: Tensor) -> tuple[int, ...]:
+    """The shape of the result of `rows @ input` at each place, without its channels."""
+    if not isinstance(module, CONVOLUTIONS):
+        return tuple(inputs.shape[:-1])
+    dimensions = len(module.kernel_size)
+    padded = _padded(module, inputs if inputs.ndim > dimensions + 1 else inputs[None])
+    reach = [(size - 1) * apart + 1 for size, apart in zip(module.kernel_size, module.dilation, strict=True)]
+    spatial = padded.shape[2:]
+    steps = [(n - r) // s + 1 for n, r, s in zip(spatial, reach, module.stride, strict=True)]
+    return (*inputs.shape[: inputs.ndim - dimensions - 1], *steps)
 
 
 def _places(module: nn.Module, outputs: Tensor) -> tuple[int, ...]:

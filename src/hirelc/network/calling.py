@@ -32,6 +32,17 @@ def call(network: nn.Module, inputs: Any, state: Mapping[str, Tensor] | None = N
     return functional_call(network, dict(state), args, kwargs)
 
 
+def steady_call(network: nn.Module, inputs: Any, state: Mapping[str, Tensor] | None = None, seed: int = 0) -> Any:
+    """As `call`, with whatever random numbers the network draws a function of the seed: two calls can be compared.
+
+    (Some draw in eval mode too: masked autoencoders hide patches, others sample the patches that they look at.)
+    """
+    device = first_tensor(inputs).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return call(network, inputs, state)
+
+
 def to_device(inputs: Any, device: torch.device | str) -> Any:
     """Moves every tensor of the inputs."""
     return map_inputs(inputs, lambda tensor: tensor.to(device))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hirelc.network.calling import call, logits_of
+from hirelc.network.calling import logits_of, steady_call
 from hirelc.network.graph import TRACE_ERRORS
 from hirelc.network.kernels import Candidate
 from hirelc.network.spec import Coupling, Kernel, NetworkSpec, Pruning
@@ -124,7 +124,7 @@ def _outputs(network: nn.Module, inputs: Any, readers: Sequence[str], state: dic
     handles = [network.get_submodule(name).register_forward_hook(record(name)) for name in readers]
     try:
         with torch.no_grad():
-            seen["logits"] = logits_of(call(network, inputs, state))
+            seen["logits"] = logits_of(steady_call(network, inputs, state))
     finally:
         for handle in handles:
             handle.remove()

@@ -96,6 +96,8 @@ class _Search:
             reason = self._outside({*group.producers, *group.consumers}, group.producers)
             if not group.consumers:
                 reason = "nothing that is known reads its channels"
+            if kernel.name not in group.producers:  # a type of its own, whose use of its weight nobody here knows
+                reason = f"a {kernel.kind} may do more with its weight than multiply"
             if reason:
                 self.refused[kernel.name] = reason
                 continue

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hirelc.network.calling import call, logits_of
+from hirelc.network.calling import logits_of, steady_call
 from hirelc.network.kernels import CONVOLUTIONS, Candidate, is_hf_conv1d
 from hirelc.network.spec import Member
 
@@ -58,7 +58,7 @@ class Graph:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             self.graph = torch_pruning.DependencyGraph().build_dependency(
-                clone, example_inputs=inputs, forward_fn=lambda model, data: logits_of(call(model, data))
+                clone, example_inputs=inputs, forward_fn=lambda model, data: logits_of(steady_call(model, data))
             )
         self.originals = dict(network.named_modules())
         self.modules = dict(clone.named_modules())

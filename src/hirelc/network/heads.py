@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hirelc.network.calling import call
+from hirelc.network.calling import steady_call
 from hirelc.network.kernels import CONVOLUTIONS, Candidate
 from hirelc.network.spec import AttributeChange, Coupling, Member
 
@@ -91,7 +91,7 @@ def _input_of(network: nn.Module, inputs: Any, writer: Candidate, channel: int |
     ]
     try:
         with torch.no_grad():
-            call(network, inputs)
+            steady_call(network, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.errors import NetworkError
-from hirelc.network.calling import call, first_tensor
+from hirelc.network.calling import first_tensor, steady_call
 from hirelc.network.spec import Untouched
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -70,7 +70,7 @@ def watch(network: nn.Module, inputs: Any) -> Watch:
     network.eval()
     try:
         with torch.no_grad():
-            call(network, inputs)
+            steady_call(network, inputs)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         raise NetworkError(f"the network fails on the example input: {type(error).__name__}: {error}") from error
     finally:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hirelc.errors import NetworkError
 from hirelc.network.blocks import find_blocks
-from hirelc.network.calling import head, to_device
+from hirelc.network.calling import head, logits_of, steady_call, to_device
 from hirelc.network.checking import rows_that_fail
 from hirelc.network.coupling import Found, find_couplings
 from hirelc.network.kernels import Candidate, find_kernels, tied_names, watch
@@ -61,8 +61,17 @@ def trace(network: nn.Module, inputs: Any, blocks: str | None = None) -> Network
         untouched=tuple(untouched),
         original_bytes=original_bytes(network),
         parameters=sum(p.numel() for p in network.parameters()),
-        notes=couplings.notes,
+        notes=(*couplings.notes, *_chance(network, example)),
     )
+
+
+@torch.no_grad()
+def _chance(network: nn.Module, example: Any) -> tuple[str, ...]:
+    """A word about a network whose answer is a matter of chance."""
+    first, second = (logits_of(steady_call(network, example, seed=seed)) for seed in (0, 1))
+    if first.shape == second.shape and torch.allclose(first.float(), second.float(), equal_nan=True):
+        return ()
+    return ("the network draws random numbers in eval mode too: what it answers, and so every measurement, varies by chance",)
 
 
 def check_module(network: object) -> None:
