@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hirelc.cli_options import Json, Quiet
 from hirelc.config import PARTS, STRATEGY_NAMES, Config, SearchConfig, TrainConfig
 from hirelc.errors import RunError
 from hirelc.policy import Goal
@@ -73,8 +74,8 @@ def ablate(
         bool, typer.Option("--final/--no-final", help="end each run with the long fine-tune", rich_help_panel=RUNS)
     ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda", rich_help_panel=RUNS)] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="for programs instead of people")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only the result and warnings")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compares all search strategies, and the method without each of its parts, on equal terms.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hirelc.cli_options import Json, MaxTokens, Seed, sample_shape
 from hirelc.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -18,13 +19,10 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(help="a .hirelc file")]
 Model = Annotated[str, typer.Option(help="as for compress: module:factory, or hf:FOLDER or hf:ID")]
-Json = Annotated[bool, typer.Option("--json", help="for programs instead of people")]
-Seed = Annotated[int, typer.Option(help="root of all randomness, data splits included")]
 Task = Annotated[str | None, typer.Option("--task", help="as for compress")]
 ImageSize = Annotated[str | None, typer.Option(help="of image files, as for compress")]
 Normalise = Annotated[str | None, typer.Option(help="of image files, as for compress")]
 Tokenizer = Annotated[str | None, typer.Option(help="folder of a tokenizer, as for compress")]
-MaxTokens = Annotated[int | None, typer.Option(help="longer texts are cut")]
 
 
 def register(app: typer.Typer) -> None:
@@ -116,18 +114,10 @@ def bench(
 
 
 def _example(factory: Callable[[], Any], shape: str | None) -> Any:
-    """Inputs of the shape that was asked for; None to guess.
-
-    :raises RunError: it is no shape
-    """
+    """Inputs of the shape that was asked for; None to guess."""
     from hirelc.network.example import example_of_shape
 
-    if shape is None:
-        return None
-    sizes = shape.replace("x", ",").split(",")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
-        raise RunError(f"--input-shape {shape!r}: give whole numbers with commas between them, as in 3,32,32")
-    return example_of_shape(factory(), tuple(map(int, sizes))).inputs
+    return None if shape is None else example_of_shape(factory(), sample_shape(shape)).inputs
 
 
 def _chosen(splits: Splits, name: str) -> Batches:

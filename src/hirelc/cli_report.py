@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-Run = Annotated[Path, typer.Argument(help="the folder of a run, as given to --out")]
-Json = Annotated[bool, typer.Option("--json", help="for programs instead of people")]
+from hirelc.cli_options import Json, Run
 
 
 def register(app: typer.Typer) -> None:
