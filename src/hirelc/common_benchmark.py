@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def benchmark_factory(folder: Path, name: str) -> Callable[[], Any]:
     found = importlib.util.spec_from_file_location("benchmark_networks", path)
     assert found is not None and found.loader is not None  # it is a .py file
     module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # the export looks up where a network's code comes from
     found.loader.exec_module(module)
     classes = {key.lower(): value for key, value in vars(module).items() if isinstance(value, type)}
     if name.lower() not in classes:

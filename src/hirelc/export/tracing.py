@@ -121,17 +121,18 @@ def export_graph(network: nn.Module, inputs: Any, opset: int, unpack: Unpack = l
 
 
 def _followed(network: nn.Module, tensors: tuple[Tensor, ...], shapes: Any) -> Any:
-    first: Exception | None = None
+    errors: list[Exception] = []
     for strict in (False, True):
         try:
             return torch.export.export(network, (tensors,), dynamic_shapes=shapes, strict=strict)
         except Exception as error:  # noqa: BLE001 - torch.export raises errors of many kinds
-            first = first or error
-    reason = next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
-    advice = " (a branch that depends on the data must become torch.where)" if "data-dependent" in reason else ""
+            errors.append(error)
+    reasons = [next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__) for e in errors]
+    advice = " (a branch that depends on the data must become torch.where)" if "data-dependent" in reasons[0] else ""
     raise NetworkError(
-        f"torch.export cannot follow the network, so there is no ONNX of it: {reason.strip()[:300]}{advice}"
-    ) from first
+        f"torch.export cannot follow the network, so there is no ONNX of it: {reasons[0][:300]}{advice}; "
+        f"its strict way says: {reasons[1][:300]}"
+    ) from errors[0]
 
 
 def _translation_words(error: BaseException) -> str:
