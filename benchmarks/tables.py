@@ -61,12 +61,14 @@ compare them only within one row's machine and day.
 
 FILES = """
 ## The file
-`python benchmarks/file.py --bench DIR --speed --nncodec-python PYTHON`: uniform bits, not fine-tuned, first and last
-kernel in 8 bits. *of goal* is our bytes over 1.02 times the zero-order entropy of all that is coded plus 2 KB; zstd -19 and
-xz -9e pack the bit-packed equivalent (fp16 scales and rest), NNCodec 2.1.3 codes the same integers.
+`python benchmarks/file.py --bench DIR --speed --nncodec-python PYTHON [RUN/model.hirelc ...]`: files of runs;
+uniform bits, not fine-tuned, first and last kernel in 8 bits (*NETWORK-Nbit*). *Of goal* is our bytes over 1.02 times
+the zero-order entropy of all that is coded plus 2 KB (contexts beat it in convolutions); zstd -19 and xz -9e pack the
+bit-packed equivalent (fp16 scales and rest), NNCodec 2.1.3 codes the same integers. *Beside codes*: masks, scales, norms,
+biases and embeddings, of which a tenth is the goal; *all but codes* counts header and manifest (names, shapes, models), too.
 
-| file | bytes | of goal | bit-packed | zstd -19 | xz -9e | NNCodec | masks, scales, norms, biases, embeddings |
-|---|---|---|---|---|---|---|---|
+| file | bytes | of goal | bit-packed | zstd -19 | xz -9e | NNCodec | beside codes | all but codes |
+|---|---|---|---|---|---|---|---|---|
 """
 
 ABLATIONS = """
@@ -121,6 +123,7 @@ def files(rows: list[dict]) -> str:
     for r in {r["file"]: r for r in rows if "file" in r}.values():
         others = [f"{r[k]:,}" if r.get(k) else "-" for k in ("packed", "zstd", "xz", "nncodec")]
         cells = [r["file"], f"{r['bytes']:,}", f"{r['of_goal']:.3f}", *others, f"{r['no_weights']:.1%}"]
+        cells.append(f"{r['no_codes']:.1%}" if "no_codes" in r else "-")
         lines.append("| " + " | ".join(cells) + " |")
     text = FILES + "\n".join(lines) + "\n"
     last = {r["speed_bits"]: r for r in rows if "speed_bits" in r}.values()
