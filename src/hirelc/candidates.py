@@ -86,6 +86,7 @@ class Bench:
         *,
         fidelity: str = "full",
         start: Candidate | None = None,
+        rate_factor: float = 1.0,
     ) -> tuple[Measurement, Candidate | None]:
         """A measurement, and the candidate unless it failed.
 
@@ -93,6 +94,7 @@ class Bench:
         :param images: training samples to see at most; with none the policy is only calibrated
         :param fidelity: only a "full" measurement's weights are gone on from
         :param start: the same policy measured with less training, to go on from
+        :param rate_factor: on the peak learning rate
         A loss that is not finite, memory that runs out, or weights that the file cannot hold reject the candidate,
         not the run.
         """
@@ -109,7 +111,8 @@ class Bench:
             if self.reconstruction is None and images == 0:
                 data = self.calibrate(compressed, target_bytes)
             elif self.reconstruction is None:
-                trained, data = self.finetune(compressed, target_bytes, images, name=name, evaluations=2, progress=count)
+                settings = {"name": name, "evaluations": 2, "rate_factor": rate_factor, "progress": count}
+                trained, data = self.finetune(compressed, target_bytes, images, **settings)
             else:
                 data = self.reconstruct(self.reconstruction, compressed, target_bytes)
             score = self.read_back_accuracy(data)

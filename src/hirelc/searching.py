@@ -27,7 +27,7 @@ from hirelc.search.swaps import swaps
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
-SWAPS = 2  # tried on the picked policy
+SWAPS, GENTLY = 2, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
 SHORT = 0.3  # of a full measurement's training, for the short measurements of a cycle together
 
 
@@ -152,7 +152,7 @@ class _Loop:
         for origin, wanted, start in [("pick", choices, pick.payload), *(("swap", swapped, None) for swapped in found)]:
             self.bench.go_on_from(self.bench.revive(pick.payload))
             proposal = Proposal(self.landscape.policy(wanted), tuple(map(tuple, wanted)), origin, None, trial=True)
-            self.measure(cycle, proposal, self._short, "short", start)
+            self.measure(cycle, proposal, self._short, "short", start, GENTLY)
 
     @property
     def _short(self) -> int:
@@ -197,7 +197,13 @@ class _Loop:
         return [(proposal, candidate) for _, _, proposal, candidate in found]
 
     def measure(
-        self, cycle: int, proposal: Proposal, images: int, fidelity: str = "full", start: Candidate | None = None
+        self,
+        cycle: int,
+        proposal: Proposal,
+        images: int,
+        fidelity: str = "full",
+        start: Candidate | None = None,
+        rate_factor: float = 1.0,
     ) -> tuple[Measurement, Candidate | None]:
         expected = self.landscape.file_bytes(proposal.choices)
         limit = self.run.goal.byte_limit(self.run.spec.original_bytes)
@@ -207,7 +213,14 @@ class _Loop:
         with self.run.say.stage(f"measuring candidate {index + 1}", images or None) as stage:
             recalled = self.recorded.recall(self.bench, index, proposal.policy, target)
             measurement, candidate = recalled or self.bench.measure(
-                proposal.policy, target, images, f"candidate-{index}", stage.advance, fidelity=fidelity, start=start
+                proposal.policy,
+                target,
+                images,
+                f"candidate-{index}",
+                stage.advance,
+                fidelity=fidelity,
+                start=start,
+                rate_factor=rate_factor,
             )
         if recalled is not None:
             self.recalled.append(index)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from hirelc.errors import ExecutionError
 from hirelc.measure.evaluate import accuracy, native_precision, running
 from hirelc.measure.session import Checkpoint, Session, restore_end, save_end
 from hirelc.measure.session import Trained as Trained
+from hirelc.measure.settle import settle, settling_batches
 from hirelc.network.calling import call, first_tensor, to_device
 from hirelc.seeds import stream_seed
 from hirelc.task import Task
@@ -79,7 +81,9 @@ class Trainer:
         if (ended := restore_end(saved, student)) is not None:
             return ended
         torch.manual_seed(stream_seed(self.seed, "dropout", name))
-        steps = max(1, images // self.config.batch_size)
+        batches = max(1, images // self.config.batch_size)
+        settling = settling_batches(student, batches)
+        steps = batches - settling
         precision = native_precision(self.config.precision, self.device)
         optimizer = _optimizer(student, rate_factor * self._learning_rate(), self.config.weight_decay)
         led = file_goal is not None and isinstance(student, CompressedNetwork)
@@ -106,12 +110,34 @@ class Trainer:
             if checkpoint is not None and checkpoint.due():
                 session.save(checkpoint, time.monotonic() - begun)
         student.load_state_dict(session.best.state)
+        if settling:
+            self._settle(session, settling, stream_seed(self.seed, "settle", name), precision, progress)
         student.eval()
         seconds = session.seconds + time.monotonic() - begun
         trained = Trained(session.seen, seconds, session.best.score, tuple(session.scores), session.loss)
         if checkpoint is not None:
             save_end(checkpoint, student, trained)
         return trained
+
+    def _settle(self, session: Session, batches: int, seed: int, precision: str, progress: Callable[[int], None]) -> None:
+        """Statistics for the best weights; the old ones stay where the new ones are no better."""
+        student = session.student
+        before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+
+        def forward(batch: Any) -> None:
+            with running(precision, self.device):
+                call(student, to_device(batch[0], self.device))
+            session.seen += len(first_tensor(batch[0]))
+            progress(len(first_tensor(batch[0])))
+
+        settle(student, islice(self.train.epoch(seed, training=True), batches), forward)
+        score = self._validate(student, precision)
+        session.scores.append((session.seen, score))
+        fits = session.rate is None or not session.best.fits or session.rate.goal.met(student)  # type: ignore[arg-type]
+        if score >= session.best.score and fits:
+            session.best.score = score
+        else:
+            student.load_state_dict(before)
 
     def _step(self, session: Session, factor: float, inputs: Any, targets: Any, precision: str) -> None:
         """:param factor: on the peak learning rates"""
