@@ -32,66 +32,34 @@ MANY_SAMPLES, LEAST_FINAL_RATE = 20_000, 0.3
 def finish(
     run: Run, bench: Bench, picked: Candidate, baseline: float, measurements: list[Measurement], search_seconds: float
 ) -> Result:
+    """The picked candidate trained on and delivered, the control trained alike, the test split read.
+
+    :param baseline: accuracy of the original on the search-validation split
+    :param measurements: of the search, for the result
+    """
     begun = time.monotonic()
-    compressed = bench.revive(picked)
-    images = _final_images(run, bench)
-    trained, data = None, picked.data  # without more training, what was measured is what is delivered
-    if run.config.train.final and not run.config.calibrate_only:
-        limit = run.goal.byte_limit(bench.spec.original_bytes)
-        if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
-            limit = len(picked.data)
-        trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
-        bench.images_seen += 0 if trained is None else trained.images
-    alone = dict(bench.rounded_alone)
-    if alone:
-        run.say.line("rounded without reconstruction: " + "; ".join(f"{name} ({why})" for name, why in alone.items()))
+    spec, compressed, images = bench.spec, bench.revive(picked), _final_images(run, bench)
+    trained, data = _delivered(run, bench, compressed, images, picked)
     path = run.directory.write_bytes(MODEL_FILE, data)
-    score = bench.read_back_accuracy(data)
-    macs = cost.macs(bench.spec, compressed.policy)
-    if trained is not None:
-        final = Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
-        save_candidate(run.directory, FINAL, final)
-    run.directory.journal_once(
-        "final", trained=trained, size_bytes=len(data), accuracy=score, macs=macs, policy=compressed.policy, rounded_alone=alone
-    )
+    score, macs = bench.read_back_accuracy(data), cost.macs(spec, compressed.policy)
+    _note_final(run, bench, compressed, trained, data, accuracy=score, macs=macs)
     seconds = search_seconds + (time.monotonic() - begun if trained is None else trained.seconds)
-    spec = bench.spec
     control, control_row = _control(run, bench, images)
-    delivered = build(read(data), copy.deepcopy(run.model))
-    tests = _test(run, [run.model, control, delivered])
-    table, times = stored_table(run), final_latencies(run, delivered)
-    expected = None if table is None else table.predict(spec, compressed.policy)
-    latency = None if table is None or times is None else Latency(table, *times, expected or 0.0)
+    network = build(read(data), copy.deepcopy(run.model))
+    tests = _test(run, [run.model, control, network])
+    latency, expected = _latency(run, network, compressed.policy)
+    before, after = (None, None) if latency is None else (latency.original_ms, latency.compressed_ms)
+    ratio, parameters = spec.original_bytes / len(data), cost.parameters(spec, compressed.policy)
+    whole = ("original", spec.original_bytes, 1.0, baseline, tests[0], cost.macs(spec), spec.parameters, 0.0)
+    small = ("compressed", len(data), ratio, score, tests[2], macs, parameters, seconds)
     result = Result(
         folder=run.directory.path,
         path=path,
         goal=run.goal,
         policy=compressed.policy,
-        original=Row(
-            "original",
-            spec.original_bytes,
-            1.0,
-            baseline,
-            tests[0],
-            cost.macs(spec),
-            spec.parameters,
-            0.0,
-            None if latency is None else latency.original_ms,
-            None if table is None else table.original_ms,
-        ),
+        original=Row(*whole, before, expected[0]),
         control=None if control_row is None else replace(control_row, test=tests[1]),
-        compressed=Row(
-            "compressed",
-            len(data),
-            spec.original_bytes / len(data),
-            score,
-            tests[2],
-            macs,
-            cost.parameters(spec, compressed.policy),
-            seconds,
-            None if latency is None else latency.compressed_ms,
-            expected,
-        ),
+        compressed=Row(*small, after, expected[1]),
         measurements=tuple(measurements),
         images_seen=bench.images_seen,
         shortfall=_shortfall(run, len(data), baseline - score, macs, latency),
@@ -102,6 +70,43 @@ def finish(
     if result.shortfall:
         run.say.warn(f"short of the goal: {result.shortfall}; the best policy found was delivered")
     return result
+
+
+def _delivered(
+    run: Run, bench: Bench, compressed: CompressedNetwork, images: int, picked: Candidate
+) -> tuple[Trained | None, bytes]:
+    """The file, after the long fine-tune where there is one; else the candidate's own."""
+    if run.config.calibrate_only or not run.config.train.final:
+        return None, picked.data  # without more training, what was measured is what is delivered
+    limit = run.goal.byte_limit(bench.spec.original_bytes)
+    if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
+        limit = len(picked.data)
+    trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
+    bench.images_seen += 0 if trained is None else trained.images
+    return trained, data
+
+
+def _note_final(
+    run: Run, bench: Bench, compressed: CompressedNetwork, trained: Trained | None, data: bytes, **found: Any
+) -> None:
+    """Keeps the delivered network as a candidate, and the event of it."""
+    alone = dict(bench.rounded_alone)
+    if alone:
+        run.say.line("rounded without reconstruction: " + "; ".join(f"{name} ({why})" for name, why in alone.items()))
+    if trained is not None:
+        final = Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
+        save_candidate(run.directory, FINAL, final)
+    policy = compressed.policy
+    run.directory.journal_once("final", trained=trained, size_bytes=len(data), policy=policy, rounded_alone=alone, **found)
+
+
+def _latency(run: Run, network: nn.Module, policy: Policy) -> tuple[Latency | None, tuple[float | None, float | None]]:
+    """Milliseconds as measured, where the goal limits them, and as the table has them: original, compressed."""
+    table, times = stored_table(run), final_latencies(run, network)
+    if table is None:
+        return None, (None, None)
+    expected = table.predict(run.spec, policy)
+    return None if times is None else Latency(table, *times, expected or 0.0), (table.original_ms, expected)
 
 
 def _final_images(run: Run, bench: Bench) -> int:
