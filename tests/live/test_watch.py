@@ -11,6 +11,7 @@ from rich.console import Console
 
 from hirelc.live import watch as module
 from hirelc.live.watch import watch
+from hirelc.report.page import write_report
 from hirelc.report.status import status, status_words
 from hirelc.store import in_use, locked
 from live.events import Terminal, folder_of, whole_run
@@ -77,6 +78,7 @@ def test_a_run_whose_process_is_gone_has_died(tmp_path: Path) -> None:
     assert found.state == "died" and found.left_seconds is None
     assert f"{folder}: died, while in cycle 2 of 2" in status_words(found)
     assert f"go on     hirelc resume {folder}" in status_words(found)
+    assert "Died before its end" in write_report(folder).read_text()
     terminal = Terminal()
     watch(folder, terminal.console)  # ends by itself
     assert "died, while in cycle 2 of 2" in terminal.text() and "hirelc resume" in terminal.text()

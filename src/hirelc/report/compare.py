@@ -16,7 +16,7 @@ from hirelc.report.reading import Json, Run, read_run
 from hirelc.report.steps import best_so_far, picked, steps
 from hirelc.report.timing import seconds_spent, state
 from hirelc.report.words import duration, goal_words
-from hirelc.store import atomic_write
+from hirelc.store import atomic_write, in_use
 
 PAGE = "compare.html"
 COLUMNS = (
@@ -116,7 +116,7 @@ def entry(run: Run, label: str, now: datetime) -> Entry:
     spent = seconds_spent(run)
     return Entry(
         name=label,
-        state=state(run, now).value,
+        state=state(run, now, in_use(run.folder)).value,
         goal=goal_words(run.goal),
         met="not finished" if run.result is None else "yes" if result.get("met") else "no",
         numbers=[

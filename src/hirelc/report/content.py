@@ -66,14 +66,17 @@ class Content:
         return [slot.chart for slot in self.slots.values() if slot.chart is not None]
 
 
-def content(run: Run, now: datetime) -> Content:
-    """:param now: by which a silent run is told from one under way"""
+def content(run: Run, now: datetime, alive: bool | None = None) -> Content:
+    """
+    :param now: by which a silent run is told from one under way
+    :param alive: whether its process is there; None where that is not known
+    """
     measured = steps(run)
     found = kernels(run, measured)
     network = run.event("network")
     return Content(
         run=run,
-        state=state(run, now),
+        state=state(run, now, alive),
         verdict=verdict(run, measured),
         slots=_slots(run, measured, found),
         kernels=found,

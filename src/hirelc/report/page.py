@@ -18,7 +18,7 @@ from hirelc.report.reading import read_run
 from hirelc.report.theme import config
 from hirelc.report.timing import State
 from hirelc.report.words import duration, shape_words
-from hirelc.store import atomic_write
+from hirelc.store import atomic_write, in_use
 from hirelc.version import __version__
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -62,7 +62,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, now: datetim
     """
     run = read_run(folder)
     path = Path(out) if out is not None else run.folder / PAGE
-    atomic_write(path, run_page(content(run, now or datetime.now(UTC))).encode())
+    atomic_write(path, run_page(content(run, now or datetime.now(UTC), in_use(run.folder))).encode())
     return path
 
 
