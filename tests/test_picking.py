@@ -22,7 +22,7 @@ from hirelc.policy import Goal
 from hirelc.progress import Silent
 from hirelc.report.status import status
 from hirelc.results import Result
-from hirelc.store import read_journal
+from hirelc.store import RunDirectory, read_journal
 from measure.small import Tiny, data, tiny
 from test_resuming import Killed, kill_at_event, same
 
@@ -208,6 +208,16 @@ def test_an_interrupted_front_does_not_make_an_ended_run_an_interrupted_one(run:
         picking.extend_front(run, tiny(), **SPLITS, points=5, images=64, reporter=Silent())
     assert read_journal(run)[-1]["event"] == "interrupted"
     assert status(run, datetime.now(UTC)).state == "finished"
+
+
+def test_a_pick_trains_as_long_as_the_run_did(tmp_path: Path) -> None:
+    directory, config = RunDirectory.create(tmp_path / "run"), Config(train=TrainConfig(images=1000, search_share=0.25))
+    directory.journal("start")
+    assert picking._usual_final_images(directory.path, config) == 750
+    directory.journal("time_plan", images=400)  # where a time was given, the settings' images are nobody's
+    assert picking._usual_final_images(directory.path, config) == 300
+    directory.journal("time_final", images=320)
+    assert picking._usual_final_images(directory.path, config) == 320
 
 
 def test_sizes_go_from_an_eighth_to_beyond_the_smallest() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import hirelc
-from hirelc import checkpoints, replaying, resuming
+from hirelc import checkpoints, pacing, replaying, resuming
 from hirelc.batches import Sealed
 from hirelc.candidates import Bench
 from hirelc.checkpoints import FileCheckpoint
@@ -26,6 +26,7 @@ from hirelc.policy import Goal
 from hirelc.progress import Silent
 from hirelc.results import Result
 from hirelc.store import JOURNAL, RunDirectory, locked, read_journal
+from hirelc.timing import Pace, Speeds, TimeBudget
 from measure.small import Tiny, data, tiny
 
 CONFIG = Config(
@@ -54,9 +55,9 @@ def original() -> Tiny:
     return tiny()
 
 
-def compress(out: Path, config: Config = CONFIG) -> Result:
+def compress(out: Path, config: Config = CONFIG, **more: Any) -> Result:
     splits = {"train": data(), "val": data(96, 1), "test": data(96, 2)}
-    return hirelc.compress(original(), goal=GOAL, out=out, config=config, reporter=Silent(), **splits)
+    return hirelc.compress(original(), goal=GOAL, out=out, config=config, reporter=Silent(), **splits, **more)
 
 
 def resume(out: Path, say: Noting | None = None, **changes: Any) -> Result:
@@ -148,6 +149,32 @@ def test_killed_at_the_very_end_and_after_it(tmp_path: Path, monkeypatch: pytest
     before = (tmp_path / "run" / JOURNAL).read_bytes()
     same(resume(tmp_path / "run"), whole)
     assert (tmp_path / "run" / JOURNAL).read_bytes() == before
+
+
+@pytest.mark.parametrize(("kind", "number", "repeated"), [("measurement", 1, 1), ("final", 0, 0)])
+def test_a_run_with_a_time_goes_on_with_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, number: int, repeated: int
+) -> None:
+    """How much is trained is decided once, whatever the clock says later."""
+    monkeypatch.setattr(pacing, "measure_speeds", lambda *_: Speeds(0.4, 0.0, 1.0, 1.0, 0.001))
+    monkeypatch.setattr(Pace, "fits", lambda *_: True)
+    search = SearchConfig(cycles=1, strategy="random")
+    config = replace(CONFIG, search=search, train=replace(CONFIG.train, images=TrainConfig.images, control=False))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Pace, "final_images", lambda *_: 320)
+        kill_at_event(patch, kind, number)
+        compress(tmp_path / "run", config, time=TimeBudget(600))
+    measured, honest = [], Bench.measure
+    monkeypatch.setattr(Bench, "measure", lambda *args, **more: measured.append(1) or honest(*args, **more))
+    monkeypatch.setattr(Pace, "final_images", lambda *_: 320 if kind == "measurement" else 64)
+    monkeypatch.setattr(pacing, "measure_speeds", lambda *_: pytest.fail("planned again"))
+    result = resume(tmp_path / "run")
+    assert len(measured) == repeated
+    events = read_journal(tmp_path / "run")
+    for once in ("time_plan", "time_final", "result"):
+        assert [event["event"] for event in events].count(once) == 1
+    final = next(event for event in events if event["event"] == "final")
+    assert final["trained"]["images"] == 320 and result.path.is_file()
 
 
 def died(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
