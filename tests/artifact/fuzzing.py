@@ -21,6 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from files import HEADER, Parts, signed
 
 from hirelc.artifact.container import open_container, write
@@ -328,5 +332,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     main()
