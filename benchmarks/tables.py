@@ -71,6 +71,16 @@ biases and embeddings, of which a tenth is the goal; *all but codes* counts head
 |---|---|---|---|---|---|---|---|---|
 """
 
+PARITY = """
+## Export
+`python benchmarks/parity.py --bench DIR --network NETWORK RUN/model.hirelc ...`: integer ONNX models in onnxruntime beside
+their files, on the 10,000 test images. These files hold no ranges of activations: they come from 512 training images. At
+least 99.5 % of the first choices must agree and accuracy lie within 0.1 points; else nothing is written.
+
+| file | bytes | ONNX, bytes | kernels | first choices that agree | accuracy, ONNX | accuracy, file | layers differ by at most |
+|---|---|---|---|---|---|---|---|
+"""
+
 ABLATIONS = """
 ## Search strategies on equal terms
 `hirelc ablate --network NETWORK --bench DIR --ratio R --seeds S --images I --out OUT`; OUT/ablation.json is kept as
@@ -131,6 +141,21 @@ def files(rows: list[dict]) -> str:
         words = [f"{r['speed_bits']} bit {r['decode_millions_per_s']} and {r['encode_millions_per_s']}" for r in last]
         text += "\nDecoding and encoding, million weights a second on one core: " + ", ".join(words) + ".\n"
     return text
+
+
+def parities(rows: list[dict]) -> str:
+    """The last export of each file."""
+    lines = []
+    for r in {r["file"]: r for r in rows}.values():
+        cells = [r["file"], f"{r['bytes']:,}"]
+        if "refused" in r:
+            cells += ["refused", "-", r["refused"].partition("agrees with the file on ")[2][:7], "-", "-", "-"]
+        else:
+            kernels = ", ".join(f"{count} {kind}" for kind, count in r["kernels"].items())
+            cells += [f"{r['onnx_bytes']:,}", kernels, f"{r['agreement']:.2f} %"]
+            cells += [f"{r['accuracy_onnx']:.2f}", f"{r['accuracy_file']:.2f}", f"{r['worst_layer']:.1%}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return PARITY + "\n".join(lines) + "\n"
 
 
 def latencies(rows: list[dict]) -> str:
@@ -201,7 +226,7 @@ def picture(rows: list[dict]) -> None:
 def main() -> None:
     rows = load("results.jsonl")
     text = INTRODUCTION.replace("{networks}", "resnet20|vit") + table(rows) + machines(rows)
-    text += files(load("results-file.jsonl")) + latencies(load("latency.jsonl"))
+    text += files(load("results-file.jsonl")) + parities(load("results-parity.jsonl")) + latencies(load("latency.jsonl"))
     text += ablations(HERE / "ablations")
     text += searches(load("search.jsonl")) + surrogates(load("surrogate.jsonl"))
     text += faults(load("results-faults.jsonl"))
