@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import select
-from hirelc.measure.proxy import ANCHOR_KEEPS, ANCHORS, LogitProxy
+from hirelc.measure.proxy import ANCHOR_KEEPS, ANCHORS, JOINT_KEEP, LogitProxy
 from hirelc.measure.sensitivity import fisher_sensitivity
 from hirelc.network.calling import call
 from hirelc.network.surgery import masked_state
@@ -59,6 +61,19 @@ def test_an_anchor_of_pruning_is_a_forward_pass(proxy: LogitProxy, network: Tiny
     assert pruned >= expected * 0.999  # a later anchor never counts less than an earlier one
     if keep == ANCHOR_KEEPS[0]:
         assert pruned == pytest.approx(expected, rel=1e-3)
+
+
+def test_pruning_and_quantization_together_are_measured_once(proxy: LogitProxy, network: Tiny) -> None:
+    choice = proxy.joint(KERNEL)
+    choices = {k.name: replace(Choice(), keep_ratio=JOINT_KEEP if k.name == KERNEL else 1.0) for k in proxy.spec.kernels}
+    state = dict(masked_state(network, proxy.spec, select(proxy.spec, choices, proxy.importance)))
+    gone = (state[KERNEL] == 0).all(1, keepdim=True)
+    weight = proxy.weights[KERNEL]
+    quantized = Quantizer(weight, 0, replace(choice, keep_ratio=1.0), proxy.fisher[KERNEL])(weight).detach()
+    expected = forward(proxy, network, {**state, KERNEL: torch.where(gone, 0.0, quantized)})
+    assert proxy.distortion([KERNEL], [choice]) == pytest.approx(expected, rel=0.01)
+    alone = [replace(choice, keep_ratio=1.0), Choice(8, JOINT_KEEP)]
+    assert sum(proxy.distortion([KERNEL], [part]) for part in alone) != pytest.approx(expected, rel=0.01)  # they do not add up
 
 
 def test_nothing_changed_is_no_distortion(proxy: LogitProxy) -> None:

@@ -3,7 +3,8 @@
 Real forward passes are made at a few anchors per kernel: some precisions, some keep ratios; they begin at the kernel's
 block where the network allows it (see `entrance`). Between anchors the
 proxy follows the error on the weights (Fisher-weighted for quantization, importance lost for pruning), which is
-exact and cheap, on a log-log line. Over kernels the proxy adds up; the search corrects the sum by measurements.
+exact and cheap, on a log-log line. Pruning takes rounding errors away with the channels: how much of them is left is
+measured at one point per kernel. Over kernels the proxy adds up; the search corrects the sum by measurements.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from hirelc.task import CLASSIFICATION, Task
 
 ANCHORS = (0, 2, 5, 8, 12, 16, 18)  # rungs of the ladder of precision
 ANCHOR_KEEPS = (0.875, 0.75, 0.5, 0.25)
+JOINT_KEEP = 0.75  # where quantization and pruning are measured together
+LEAST_LEFT, MOST_LEFT = 0.25, 3.0  # of a distortion by quantization at half of the channels
 AT_ONCE = 64_000_000  # output values that one forward pass may give
 COMPARED = 16_000_000  # output values that are kept: of more (sequences over a vocabulary, maps), every k-th
 
@@ -77,12 +80,14 @@ class LogitProxy:
         self._losses: dict[tuple[str, float], float] = {}
         self._quantization: dict[str, _Curve] = {}
         self._pruning: dict[str, _Curve] = {}
+        self._left: dict[str, float] = {}
         self._entrances = self._recorded()
         for kernel in spec.kernels:
             if kernel.block is not None:
                 self._quantization[kernel.name] = self._quantization_curve(kernel)
                 if kernel.pruning is not Pruning.NONE:
                     self._pruning[kernel.name] = self._pruning_curve(kernel)
+                    self._left[kernel.name] = self._exponent(kernel.name)
                 progress()
         self._entrances = None  # all anchors are measured: the memory goes back
 
@@ -97,7 +102,7 @@ class LogitProxy:
         total = 0.0
         pruned: set[int] = set()
         for name, choice in zip(kernels, choices, strict=True):
-            total += self._rounded(name, choice)
+            total += self._rounded(name, choice) * self._share_left(name, choice.keep_ratio)
             if choice.keep_ratio < 1 and name in self._pruning:
                 coupling = self.spec.coupling_of.get(name)
                 if coupling is None or coupling not in pruned:
@@ -168,6 +173,39 @@ class LogitProxy:
         if known is None:
             known = self._by_keep[key] = self._pruning[name](self._lost(name, ratio))
         return known
+
+    def _share_left(self, name: str, ratio: float) -> float:
+        """Which part of a kernel's distortion by quantization is left with so many channels: a power, 1 at all of them."""
+        exponent = self._left.get(name, 0.0)
+        return 1.0 if exponent == 0 or ratio >= 1 else float(ratio**exponent)
+
+    def joint(self, kernel: str) -> Choice:
+        """The choice with which both are measured together, at a precision that does as much as the pruning does."""
+        learned = Choice(keep_ratio=JOINT_KEEP, granularity=Granularity.LEARNED)
+        wanted = self._pruned(kernel, JOINT_KEEP)
+        return min(
+            (with_precision(learned, rung) for rung in ANCHORS),
+            key=lambda choice: abs(math.log((self._rounded(kernel, choice) + 1e-30) / (wanted + 1e-30))),
+        )
+
+    def joint_state(self, kernel: str, choice: Choice) -> Mapping[str, Tensor]:
+        """The tensors of the network with one kernel quantized and pruned."""
+        state = masked_state(self.network, self.spec, self._kept(kernel, choice.keep_ratio))
+        weight = self.weights[kernel]
+        with torch.no_grad():
+            quantized = self._quantizer(kernel, choice)(weight)
+        state[kernel] = torch.where((state.get(kernel, weight) == 0) & (weight != 0), 0.0, quantized)
+        return state
+
+    def _exponent(self, kernel: str) -> float:
+        """Of the channels left, so that the part of the rounding's distortion is as measured."""
+        choice = self.joint(kernel)
+        rounded, pruned = self._rounded(kernel, choice), self._pruned(kernel, JOINT_KEEP)
+        if rounded <= 0 or pruned <= 0:
+            return 0.0
+        left = max((self.network_distortion(self.joint_state(kernel, choice)) - pruned) / rounded, 1e-3)
+        least, most = (math.log(part) / math.log(0.5) for part in (MOST_LEFT, LEAST_LEFT))
+        return min(max(math.log(left) / math.log(JOINT_KEEP), least), most)
 
     def _quantizer(self, name: str, choice: Choice) -> Quantizer:
         """A quantizer of a kernel as a whole. Coarser steps follow from the one of least error, which is searched once."""
