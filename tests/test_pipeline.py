@@ -108,6 +108,16 @@ def test_the_best_trial_of_a_cycle_climbs(finished: tuple[Result, Sealed]) -> No
         assert rungs["full"][0]["policy"] in [e["policy"] for e in rungs["short"] if e["measurement"]["drop_points"] == least]
 
 
+def test_trials_in_ruins_are_not_ranked_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hirelc.searching.BLIND", -100.0)  # as if all had lost too much
+    result = compress(tmp_path / "a")
+    cycles = [[e for e in events(result, "measurement") if e["cycle"] == cycle] for cycle in (0, 1)]
+    first, second = ([(e["origin"], e["measurement"]["fidelity"]) for e in cycle] for cycle in cycles)
+    assert first[0] == ("reference", "full") and first[1] == ("vote", "calibrated") and first[-1] == ("vote", "full")
+    assert second == [("vote", "full")]  # as they came: the vote is first
+    assert len(events(result, "blind_calibrated")) == len(events(result, "blind_short")) == 1
+
+
 def test_the_picked_policy_competes_with_its_swaps(finished: tuple[Result, Sealed]) -> None:
     """From the same weights, for equally long; what is least dropped of all is trained on."""
     result, _ = finished
