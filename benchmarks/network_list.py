@@ -54,6 +54,44 @@ LEVIT = {
     "depths": [2, 2, 2],
     "key_dim": [8, 8, 8],
 }
+BART = {
+    "vocab_size": 100,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 40,
+    "use_cache": False,
+}
+PERCEIVER = {
+    "num_latents": 8,
+    "d_latents": 32,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 4,
+    "num_cross_attention_heads": 4,
+    "image_size": 32,
+}
+MASKED = {
+    "mask_ratio": 0.0,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+    **PATCHES,
+}
+BACKBONE = {
+    "model_type": "resnet",
+    "embedding_size": 16,
+    "hidden_sizes": [16, 32],
+    "depths": [1, 1],
+    "out_features": ["stage2"],
+}
+DETR = {k: v for k, v in BART.items() if k not in ("vocab_size", "max_position_embeddings", "use_cache")}
+PROJECTED = {"projection_dim": 16}
 STATES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "use_cache": False}
 
 
@@ -67,6 +105,15 @@ def text() -> dict[str, Tensor]:
 
 def tokens() -> dict[str, Tensor]:
     return {"input_ids": torch.randint(2, 90, (SAMPLES, 12))}
+
+
+def pairs() -> dict[str, Tensor]:
+    """For an encoder and a decoder."""
+    return {"input_ids": torch.randint(3, 90, (SAMPLES, 12)), "decoder_input_ids": torch.randint(3, 90, (SAMPLES, 7))}
+
+
+def captions() -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(SAMPLES, 3, 32, 32), **text()}
 
 
 def spectrum() -> dict[str, Tensor]:
@@ -172,5 +219,53 @@ OTHERS = (
     decoder("Falcon", "Falcon", {**{k: TEXT[k] for k in TEXT if k != "intermediate_size"}}, listed=False),
     decoder("Mixtral", "Mixtral", {"num_local_experts": 4, **GROUPED}, listed=False),
     decoder("Mamba", "Mamba", STATES, listed=False),
+    Network(
+        "T5, encoder and decoder", "T5ForConditionalGeneration", "T5Config", pairs, {"use_cache": False, **T5}, listed=False
+    ),
+    Network("BART", "BartForConditionalGeneration", "BartConfig", pairs, BART, listed=False),
+    Network(
+        "CLIP, both towers",
+        "CLIPModel",
+        "CLIPConfig",
+        captions,
+        {"text_config": {**LANGUAGE, **PROJECTED}, "vision_config": {**PATCHES, **PROJECTED}, **PROJECTED},
+        listed=False,
+    ),
+    Network("SigLIP vision", "SiglipVisionModel", "SiglipVisionConfig", images(), PATCHES, listed=False),
+    decoder("Gemma 2", "Gemma2", {"head_dim": 8, "query_pre_attn_scalar": 8, **GROUPED}, listed=False),
+    decoder("GPT-NeoX", "GPTNeoX", {"use_cache": False, **LANGUAGE}, listed=False),
+    decoder(
+        "Bloom", "Bloom", {"vocab_size": 100, "hidden_size": 32, "n_layer": 2, "n_head": 4, "use_cache": False}, listed=False
+    ),
+    sentence("ModernBERT", "ModernBert", {**LANGUAGE, "cls_token_id": 1, "sep_token_id": 2}, listed=False),
+    sentence("XLNet", "XLNet", {"vocab_size": 100, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, listed=False),
+    sentence("MPNet", "MPNet", {**TEXT, "max_position_embeddings": 40}, listed=False),
+    sentence("Longformer", "Longformer", {**TEXT, "max_position_embeddings": 40, "attention_window": 4}, listed=False),
+    Network("Perceiver", "PerceiverForImageClassificationLearned", "PerceiverConfig", images(), PERCEIVER, listed=False),
+    Network(
+        "YOLOS",
+        "YolosForObjectDetection",
+        "YolosConfig",
+        images(),
+        {**PATCHES, "image_size": [32, 32], "num_detection_tokens": 5},
+        listed=False,
+    ),
+    Network(
+        "DETR",
+        "DetrForObjectDetection",
+        "DetrConfig",
+        images(64),
+        {"use_timm_backbone": False, "backbone_config": BACKBONE, "num_queries": 5, **DETR},
+        listed=False,
+    ),
+    image(
+        "FocalNet",
+        "FocalNet",
+        {"image_size": 32, "embed_dim": 16, "depths": [2, 2], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+        listed=False,
+    ),
+    Network("ViTMAE encoder", "ViTMAEModel", "ViTMAEConfig", images(), MASKED, listed=False),
+    Network("WavLM", "WavLMForSequenceClassification", "WavLMConfig", sound, {"num_buckets": 16, **WAVES}, listed=False),
+    decoder("Mamba 2", "Mamba2", {"head_dim": 8, "num_heads": 8, "n_groups": 1, "chunk_size": 8, **STATES}, listed=False),
 )
 NETWORKS = (*LISTED, *OTHERS)

@@ -34,7 +34,7 @@ from hirelc.export.onnx import Settings
 from hirelc.labelled import Labelled
 from hirelc.measure.evaluate import accuracy
 from hirelc.models import answers, settled
-from hirelc.network.calling import call, logits_of
+from hirelc.network.calling import logits_of, steady_call
 from hirelc.network.surgery import masked_state, slim
 from hirelc.progress import Silent
 from network_list import NETWORKS, Network
@@ -72,7 +72,7 @@ def layers(network: nn.Module) -> list[str]:
 
 def run(network: nn.Module, inputs: Any, state: dict[str, Tensor] | None = None) -> Tensor:
     with torch.no_grad():
-        return logits_of(call(network, inputs, state))
+        return logits_of(steady_call(network, inputs, state))
 
 
 def random_policy(spec: Any, seed: int) -> hirelc.Policy:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hirelc.batches import TensorBatches
 from hirelc.errors import DataError, NetworkError, RunError
-from hirelc.models import check_fits, find_factory, load_network, load_weights, place
+from hirelc.models import answers, check_fits, find_factory, load_network, load_weights, place
+from hirelc.task import named_task
 
 SOURCE = """
 import torch
@@ -158,3 +159,22 @@ def test_a_network_that_does_not_fit_its_data() -> None:
         check_fits(network, TensorBatches(torch.zeros(4, 5), torch.zeros(4)))
     with pytest.raises(RunError, match="'nosuch' cannot be used"):
         place(network, "nosuch")
+
+
+def test_an_output_that_depends_on_the_batch_is_no_answer_to_each_sample() -> None:
+    class EachWithEach(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ x.T
+
+    with pytest.raises(NetworkError, match=r"2 samples give outputs of shape \(2, 2\), 3 samples \(3, 3\): .*unpack"):
+        check_fits(EachWithEach(), TensorBatches(torch.zeros(4, 5), torch.zeros(4)))
+
+
+def test_what_chance_decides_is_decided_alike_each_time() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    task, data = named_task("distill-values"), torch.zeros(4, 5)
+    label = answers(Noisy(), task)
+    assert torch.equal(label(data), label(data))

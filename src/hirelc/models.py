@@ -24,7 +24,7 @@ from hirelc.artifact.load import load as artifact_load
 from hirelc.batches import Batches, batch_length, first_samples
 from hirelc.errors import DataError, NetworkError, RunError
 from hirelc.hf_models import PREFIX, hf_factory, hf_network
-from hirelc.network.calling import call, to_device
+from hirelc.network.calling import steady_call, to_device
 from hirelc.seeds import stream_seed
 from hirelc.task import CLASSIFICATION, Task, named_task
 
@@ -122,10 +122,16 @@ def check_fits(network: nn.Module, data: Batches, device: str = "cpu", task: Tas
     """Runs the network on two samples; returns how many classes it tells apart.
 
     :raises DataError: the forward pass fails on the data
+    :raises NetworkError: what it gives for each sample depends on how many there are
     :raises RunError: the device cannot be used
     """
-    inputs, _ = first_samples(data, 2)
-    outputs = _outputs(network, inputs, device, task)
+    two, three = (first_samples(data, count)[0] for count in (2, 3))
+    outputs, others = (_outputs(network, inputs, device, task) for inputs in (two, three))
+    if outputs.shape[1:] != others.shape[1:]:
+        raise NetworkError(
+            f"{len(outputs)} samples give outputs of shape {tuple(outputs.shape)}, {len(others)} samples "
+            f"{tuple(others.shape)}: that is no answer to each sample; give a task whose unpack picks one (--task module:name)"
+        )
     return int(outputs.shape[task.class_dim]) if outputs.dim() > 1 else 1
 
 
@@ -160,7 +166,7 @@ def answers(network: nn.Module, task: Task, device: str = "cpu") -> Callable[[An
     def label(inputs: Any) -> Tensor:
         if task.label is None:
             raise RunError(f"the task ({task.name}) has targets of its own")
-        return task.label(task.outputs(call(network.eval(), to_device(inputs, device))), None)
+        return task.label(task.outputs(steady_call(network.eval(), to_device(inputs, device))), None)
 
     return label
 
@@ -208,7 +214,7 @@ def _answer(network: nn.Module, inputs: Any, device: str) -> Any:
     place(network, device).eval()
     try:
         with torch.no_grad():
-            return call(network, to_device(inputs, device))
+            return steady_call(network, to_device(inputs, device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise DataError(
             f"the network fails on samples of shape {_shapes(inputs)}: {error}: do data and network fit?"

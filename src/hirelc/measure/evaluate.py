@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hirelc.batches import Batches
 from hirelc.errors import DataError
-from hirelc.network.calling import call, to_device
+from hirelc.network.calling import steady_call, to_device
 from hirelc.task import Task
 
 
@@ -33,7 +33,7 @@ def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cp
     try:
         with torch.inference_mode(), running(precision, device):
             for inputs, targets in data.epoch(0, training=False):
-                meter.add(task.outputs(call(network, to_device(inputs, device))), to_device(targets, device))
+                meter.add(task.outputs(steady_call(network, to_device(inputs, device))), to_device(targets, device))
                 samples += len(targets)
     finally:
         network.train(training)

@@ -17,10 +17,11 @@ from hirelc.network.attention import head_couplings
 from hirelc.network.checking import Checker
 from hirelc.network.graph import TRACE_ERRORS, Graph, NoGroup
 from hirelc.network.kernels import Candidate
-from hirelc.network.proposals import proposals
+from hirelc.network.proposals import evenly, inside, proposals
 from hirelc.network.spec import Block, Coupling
 
 SHOWN_NAMES = 3
+LEAVES = "its channels leave the block"
 CHECK_FAILS = "its coupled dimensions fail the check by a forward pass; rows are pruned instead"
 
 
@@ -93,26 +94,35 @@ class _Search:
             except TRACE_ERRORS as error:
                 self.refused[kernel.name] = self.failed[kernel.name] = f"torch-pruning gives no group ({type(error).__name__})"
                 continue
-            reason = self._outside({*group.producers, *group.consumers}, group.producers)
-            if not group.consumers:
+            reason, find = self._outside({*group.producers, *group.consumers}, group.producers), proposals
+            if reason == LEAVES and group.attention:
+                group, find = inside(group, self._block_of(kernel.name)), evenly
+                reason = self._outside({*group.producers, *group.consumers}, group.producers) if group.consumers else LEAVES
+            if not group.consumers and not reason:
                 reason = "nothing that is known reads its channels"
-            if kernel.name not in group.producers:  # a type of its own, whose use of its weight nobody here knows
+            if (
+                kernel.name not in group.producers and not reason
+            ):  # a type of its own, whose use of its weight nobody here knows
                 reason = f"a {kernel.kind} may do more with its weight than multiply"
             if reason:
                 self.refused[kernel.name] = reason
                 continue
-            options = proposals(self.network, self.inputs, group, self.kernels)
+            options = find(self.network, self.inputs, group, self.kernels)
             held = next((c for c in options if kernel.name in c.producers and self.checker.holds(c)), None)
             if held is None:
                 self.refused[kernel.name] = self.failed[kernel.name] = CHECK_FAILS
                 continue
             self._take(held)
 
+    def _block_of(self, name: str) -> frozenset[str]:
+        """The kernels of the same block."""
+        return frozenset(other for other, block in self.owner.items() if block == self.owner[name])
+
     def _outside(self, names: Iterable[str], producers: Iterable[str]) -> str:
         """Why channels that these kernels write and read must stay; nothing where they may go."""
         names = set(names)
         if len({self.owner.get(name) for name in names}) > 1 or any(name not in self.owner for name in names):
-            return "its channels leave the block"
+            return LEAVES
         if names & self.shared:
             return f"{min(names & self.shared)} shares its weight, or is never called"
         if self.taken & set(producers):

@@ -7,6 +7,7 @@ the largest change is the head. No attention module is known by name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -27,21 +28,10 @@ def head_proposals(
     kernels: Mapping[str, Candidate],
 ) -> Iterator[Coupling]:
     """Couplings whose units are whole heads. Needs one consumer (the output projection)."""
-    if len(consumers) != 1:
+    found = _shape_of_heads(network, inputs, producers, consumers, kernels)
+    if found is None or found.heads < 2:
         return
-    reader = kernels[consumers[0]]
-    width_in = reader.shape[1 - reader.channel_dim]
-    rows = {name: kernels[name].shape[kernels[name].channel_dim] for name in producers}
-    head = 0
-    for name in producers:
-        # a fused projection holds query, key and value one after the other
-        for start in range(0, rows[name], width_in):
-            head = max(head, _moved(network, inputs, kernels[name], start, reader))
-    if head < 2 or width_in % head or width_in // head < 2:
-        return
-    heads = width_in // head
-    if any(count % heads for count in rows.values()):
-        return
+    heads, rows, width_in = found.heads, found.rows, found.heads * found.head
     for interleaved in (False, True):
         layout = []
         for member in members:
@@ -52,6 +42,61 @@ def head_proposals(
         yield Coupling(heads, tuple(layout))
         if all(count <= width_in for count in rows.values()):
             return  # nothing is fused: both layouts are one
+
+
+def even_proposals(
+    network: nn.Module,
+    inputs: Any,
+    members: Sequence[Member],
+    producers: Sequence[str],
+    consumers: Sequence[str],
+    kernels: Mapping[str, Candidate],
+) -> Iterator[Coupling]:
+    """A coupling whose units are channels of all heads at once: every head keeps the same ones, and all heads stay.
+
+    (For heads that cannot go: there is one, or a bias that all layers share has a column for each.)
+    """
+    found = _shape_of_heads(network, inputs, producers, consumers, kernels)
+    if found is None:
+        return
+    layout = []
+    for member in members:
+        count = found.rows.get(member.tensor, found.rows.get(_weight_of(member.tensor), found.heads * found.head))
+        layout.append(Member(member.tensor, member.dim, tuple(range(0, count, found.head)), 1, member.produces))
+    yield Coupling(found.head, tuple(layout))
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """What disturbing channels shows.
+
+    :param head: channels of a head
+    :param heads: as many as the output projection reads
+    :param rows: kernel -> output channels
+    """
+
+    head: int
+    heads: int
+    rows: Mapping[str, int]
+
+
+def _shape_of_heads(
+    network: nn.Module, inputs: Any, producers: Sequence[str], consumers: Sequence[str], kernels: Mapping[str, Candidate]
+) -> _Heads | None:
+    if len(consumers) != 1:
+        return None
+    reader = kernels[consumers[0]]
+    width_in = reader.shape[1 - reader.channel_dim]
+    rows = {name: kernels[name].shape[kernels[name].channel_dim] for name in producers}
+    head = 0
+    for name in producers:
+        # a fused projection holds query, key and value one after the other
+        for start in range(0, rows[name], width_in):
+            head = max(head, _moved(network, inputs, kernels[name], start, reader))
+    if head < 2 or width_in % head or any(count % head for count in rows.values()):
+        return None
+    heads = width_in // head
+    return _Heads(head, heads, rows) if not any(count % heads for count in rows.values()) else None
 
 
 def _weight_of(tensor: str) -> str:
@@ -136,6 +181,31 @@ def attribute_proposals(
             if chosen not in seen:
                 seen.add(chosen)
                 yield chosen
+
+
+def even_attributes(network: nn.Module, coupling: Coupling, kernels: Sequence[str]) -> Iterator[tuple[AttributeChange, ...]]:
+    """Sets of integer attributes that may count the channels of a head, or of all heads together."""
+    paths = [name.rpartition(".")[0] for name in kernels]
+    common = common_prefix(paths)
+    totals = {len(m.starts) * coupling.units for m in coupling.members if len(m.starts) > 1}
+    each: list[AttributeChange] = []
+    together: list[AttributeChange] = []
+    for path, module in network.named_modules():
+        if path in paths or (common and path != common and not path.startswith(common + ".")):
+            continue
+        for attribute, value in vars(module).items():
+            if type(value) is not int or attribute.startswith("_"):
+                continue
+            if value == coupling.units:
+                each.append(AttributeChange(path, attribute, 1))
+            elif value in totals:
+                together.append(AttributeChange(path, attribute, value // coupling.units))
+    seen = set()
+    for names, others in product(_subsets({c.attribute for c in each}), _subsets({c.attribute for c in together})):
+        chosen = (*(c for c in each if c.attribute in names), *(c for c in together if c.attribute in others))
+        if chosen not in seen:
+            seen.add(chosen)
+            yield chosen
 
 
 def _subsets(names: set[str]) -> list[tuple[str, ...]]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from hirelc.network.graph import Group
-from hirelc.network.heads import attribute_proposals, common_prefix, head_proposals
+from hirelc.network.heads import attribute_proposals, common_prefix, even_attributes, even_proposals, head_proposals
 from hirelc.network.kernels import Candidate, kernel_parameters
 from hirelc.network.spec import AttributeChange, Coupling, Member
 
 
 def proposals(network: nn.Module, inputs: Any, group: Group, kernels: Mapping[str, Candidate]) -> Iterable[Coupling]:
-    """Couplings to check, the likeliest first: single channels, channels that flatten, fused parts, whole heads."""
+    """Couplings to check, the likeliest first: channels, channels that flatten, fused parts, whole heads, heads evenly."""
     outputs = {name: kernels[name].shape[kernels[name].channel_dim] for name in group.producers}
     if group.grouped:
         yield from _groups(network, group)
@@ -33,6 +33,33 @@ def proposals(network: nn.Module, inputs: Any, group: Group, kernels: Mapping[st
         for wider in (coupling, *(_with_parameters(network, coupling, group) if group.loose else ())):
             for attributes in attribute_proposals(network, wider, group.producers + group.consumers):
                 yield replace(wider, attributes=attributes)
+    yield from evenly(network, inputs, group, kernels)
+
+
+def evenly(network: nn.Module, inputs: Any, group: Group, kernels: Mapping[str, Candidate]) -> Iterable[Coupling]:
+    """Couplings by which every head of an attention loses the same channels."""
+    for coupling in even_proposals(network, inputs, group.members, group.producers, group.consumers, kernels):
+        for attributes in even_attributes(network, coupling, group.producers + group.consumers):
+            yield replace(coupling, attributes=attributes)
+
+
+def inside(group: Group, names: Container[str]) -> Group:
+    """The part of a group that runs through these kernels.
+
+    (Layers that share a bias of their attention are one group by their heads; the channels of a head are each layer's own.)
+    """
+    pairs = [
+        (member, span)
+        for member, span in zip(group.members, group.spans, strict=True)
+        if f"{member.tensor.rpartition('.')[0]}.weight" in names
+    ]
+    return replace(
+        group,
+        members=tuple(member for member, _ in pairs),
+        spans=tuple(span for _, span in pairs),
+        producers=tuple(name for name in group.producers if name in names),
+        consumers=tuple(name for name in group.consumers if name in names),
+    )
 
 
 def _flattened(group: Group, kernels: Mapping[str, Candidate], units: int) -> tuple[Member, ...] | None:

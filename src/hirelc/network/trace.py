@@ -71,7 +71,7 @@ def _chance(network: nn.Module, example: Any) -> tuple[str, ...]:
     first, second = (logits_of(steady_call(network, example, seed=seed)) for seed in (0, 1))
     if first.shape == second.shape and torch.allclose(first.float(), second.float(), equal_nan=True):
         return ()
-    return ("the network draws random numbers in eval mode too: what it answers, and so every measurement, varies by chance",)
+    return ("the network draws random numbers in eval mode too: all comparisons and measurements are made with the same ones",)
 
 
 def check_module(network: object) -> None:
