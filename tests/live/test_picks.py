@@ -68,6 +68,14 @@ def test_the_time_of_a_pick_is_told_by_its_fine_tune(tmp_path: Path) -> None:
     assert left == pytest.approx(3 * 20 * 2)
 
 
+def test_what_is_measured_after_the_cycles_is_of_none(tmp_path: Path) -> None:
+    late = measurement(2, "swap", measured(97_500, 0.3, fidelity="short"))
+    events = [*whole_run()[:9], {**late, "sequence": 9, "time": whole_run()[9]["time"]}]
+    found = status_of(gathered(folder_of(tmp_path), events), datetime.now(UTC), alive=True)
+    assert found.events[-1].endswith(", after the cycles (swap): 97,500 bytes, +0.30 points lost")
+    assert found.cycles == (2, 2)
+
+
 def test_a_front_that_is_extended_after_the_end(tmp_path: Path) -> None:
     folder, whole = folder_of(tmp_path / "run"), whole_run()
     late = moment(whole[-1]) + timedelta(hours=9)

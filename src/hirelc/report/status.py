@@ -10,7 +10,7 @@ from typing import Any
 
 from hirelc.report.outlook import UnderWay, ends_cycle, seconds_left
 from hirelc.report.reading import Json, Run, moment, read_run
-from hirelc.report.steps import Step, best_so_far, exceeded, picked, steps
+from hirelc.report.steps import Step, best_so_far, exceeded, picked, stage_words, steps
 from hirelc.report.timing import State, seconds_spent, state
 from hirelc.report.words import about, duration, goal_words
 from hirelc.store import in_use
@@ -152,7 +152,7 @@ def _best(run: Run, measured: Sequence[Step]) -> Json | None:
         step = best_so_far(run, measured)
         if step is None:
             return None
-        found = {"what": f"candidate {step.number + 1} of cycle {step.cycle}", "size_bytes": step.size_bytes}
+        found = {"what": f"candidate {step.number + 1}, {step.where}", "size_bytes": step.size_bytes}
         found["drop_points"] = step.drop
         found |= {"macs": step.macs, "latency_ms": step.measurement.get("latency_ms")}
     found["ratio"] = original / found["size_bytes"] if original else None
@@ -174,7 +174,8 @@ def _detail(event: Json) -> str:
     kind, values = event["event"], event
     if kind == "measurement":
         m: Any = values["measurement"]
-        head = f", cycle {values.get('cycle', 0) + 1} ({values.get('origin', 'vote')}): "
+        origin = str(values.get("origin", "vote"))
+        head = f", {stage_words(origin, int(values.get('cycle', 0)) + 1)} ({origin}): "
         if m.get("failure"):
             return f"{head}rejected: {m['failure']}"
         return f"{head}{m['size_bytes']:,} bytes, {m['drop_points']:+.2f} points lost"

@@ -35,6 +35,11 @@ class Step:
     trained: Json
 
     @property
+    def where(self) -> str:
+        """Which part of a run measured it."""
+        return stage_words(self.origin, self.cycle)
+
+    @property
     def failure(self) -> str | None:
         return self.measurement.get("failure")
 
@@ -66,6 +71,22 @@ class Step:
     @property
     def digest(self) -> str:
         return Policy.from_json({"version": 1, "choices": self.choices}).digest
+
+
+_BESIDE_CYCLES = {
+    ADDED: "afterwards",
+    "picked": "picked from another run",
+    "pick": "after the cycles",
+    "swap": "after the cycles",
+}
+
+
+def stage_words(origin: str, cycle: int) -> str:
+    """The cycle of a measurement, or what it was made for beside them.
+
+    :param cycle: from 1
+    """
+    return _BESIDE_CYCLES.get(origin, f"cycle {cycle}")
 
 
 def steps(run: Run) -> list[Step]:

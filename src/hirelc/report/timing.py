@@ -54,7 +54,8 @@ def spans(run: Run) -> list[Span]:
         if kind == "measurement":
             cycle = int(event.get("cycle", 0)) + 1
             measuring = min(gap, float(event["measurement"].get("seconds") or 0.0))
-            found += [Span(AGENTS, cycle, gap - measuring), Span(MEASURING, cycle, measuring)]
+            before_it = OTHER if run.picked_from is not None else AGENTS
+            found += [Span(before_it, cycle, gap - measuring), Span(MEASURING, cycle, measuring)]
         else:
             found.append(Span(_PHASES.get(kind, OTHER), None, gap))
     return [span for span in _summed(found) if span.seconds >= LEAST_SECONDS]

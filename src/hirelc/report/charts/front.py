@@ -29,7 +29,7 @@ def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
             _row(
                 run,
                 kind=_ORIGINS.get(step.origin, step.origin),
-                label=_label(step),
+                label=f"{step.where}, candidate {step.number + 1}",
                 size=step.size_bytes,
                 accuracy=step.accuracy,
                 front="yes" if leads else "no",
@@ -45,11 +45,6 @@ def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
         words = {"policy": policy_words(choices), "bits": policy_lines(choices, run.blocks())}
         rows.append(_row(run, kind=FINAL, label="final file", size=final["size_bytes"], accuracy=final["accuracy"], **words))
     return rows + _uncompressed(run)
-
-
-def _label(step: Step) -> str:
-    where = {ADDED: "afterwards", "picked": "picked from another run"}
-    return f"{where.get(step.origin, f'cycle {step.cycle}')}, candidate {step.number + 1}"
 
 
 def _uncompressed(run: Run) -> list[Json]:
