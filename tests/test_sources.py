@@ -375,6 +375,20 @@ def test_saved_images_and_texts(tmp_path: Path, tokenizer: str) -> None:
     assert part(spoken, "train").y.shape == part(spoken, "train").x["input_ids"].shape  # type: ignore[index, call-overload]
 
 
+def test_saved_sets_with_holes_or_nothing_in_them(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(9)]
+    for spec, message in (
+        (saved(tmp_path / "hole", {"image": [*pictures, None], "label": [0, 1] * 5}, features), "row 9 has no image"),
+        (saved(tmp_path / "none", {"image": [], "label": []}, features), "cannot be loaded: it has no rows"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            load_data(spec)
+        assert "\n" not in str(caught.value)
+
+
 def test_saved_sets_that_will_not_do(tmp_path: Path) -> None:
     rest = saved(tmp_path / "a", {"this": [[1.0]] * 30, "that": [0, 1, 2] * 10})
     for spec, message in (

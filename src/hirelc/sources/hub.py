@@ -60,8 +60,9 @@ def _loaded(where: str) -> Any:
         if where.startswith((".", "/", "~")):
             raise DataError(f"hf-dataset:{where}: no such folder: give one written by save_to_disk")
         return datasets.load_dataset(where)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, ValueError, RuntimeError, IndexError, datasets.exceptions.DatasetsError) as error:
+        # a set without rows has no files, which is an IndexError
+        reason = "it has no rows" if isinstance(error, IndexError) else " ".join(str(error).split())[:300]
         raise DataError(f"hf-dataset:{where}: cannot be loaded: {reason}: give a folder written by save_to_disk") from error
 
 
@@ -104,6 +105,9 @@ def _images(
     files: dict[str, list[tuple[Any, int]]] = {}
     for split, data in found.items():
         raw = data.cast_column(x, datasets.Image(decode=False))[x]
+        empty = next((row for row, entry in enumerate(raw) if not entry or not (entry["bytes"] or entry["path"])), None)
+        if empty is not None:
+            raise DataError(f"{where}, {split}: row {empty} has no image: leave such rows out with filter()")
         labels = [0] * len(raw) if y is None else _whole(data[y], f"{where}, {split}")
         files[split] = [(entry["bytes"] or entry["path"], label) for entry, label in zip(raw, labels, strict=True)]
     highest = max(label for entries in files.values() for _, label in entries)
