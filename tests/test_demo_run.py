@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hirelc.cli import app
 from hirelc.demo import DEMO_NETWORKS, DemoBudget, demo_data, run_demo
 from hirelc.errors import RunError
 from hirelc.models import load_network
 from hirelc.policy import Goal
+from test_resuming import Killed, kill_at_event
 
 TINY = DemoBudget(baseline_images=1280, images=2048, cycles=1, agent_steps=8)
 
@@ -34,6 +37,18 @@ def test_a_network_is_trained_kept_and_compressed(name: str, images: str, tmp_pa
     assert json.loads((out / name / "config.json").read_text())["search"]["cycles"] == 1
     with pytest.raises(RunError, match=f"{name} already holds a run: choose another folder with --out, or remove that one"):
         run_demo(out, data=images, names=[name])
+
+
+@pytest.mark.slow
+def test_a_demo_that_died_goes_on_by_its_folder_alone(images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "demo" / "residual-net"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at_event(patch, "final")
+        run_demo(tmp_path / "demo", data=images, goal=Goal(ratio=6), budget=TINY, names=["residual-net"])
+    assert not (folder / "result.json").exists()
+    done = CliRunner().invoke(app, ["resume", str(folder), "-q"])
+    assert done.exit_code == 0, done.stderr
+    assert f"hirelc evaluate {folder}/model.hirelc --model hirelc.demo_networks:residual_net" in done.stdout
 
 
 def test_the_budget_follows_the_minutes() -> None:
