@@ -36,7 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made."""
-    pages = {page: (ROOT / source).read_text() for page, source in SHOWN.items()}
+    pages = {page: (ROOT / source).read_text().replace("](../docs/", "](") for page, source in SHOWN.items()}
     pages["cli.md"] = command_line()
     pages["decisions/index.md"] = decisions()
     for page, text in pages.items():
