@@ -17,6 +17,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import hirelc
 from hirelc.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 def test_python_compiles(page: Path) -> None:
     for _, _, text in blocks(page, "python"):
         ast.parse(text)
+
+
+def test_the_reference_holds_every_public_name() -> None:
+    named = set(re.findall(r"^::: hirelc\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    errors = {name for name in hirelc.__all__ if name.endswith("Error")}  # a page of their own
+    assert set(hirelc.__all__) - errors - {"__version__"} - named == set()
 
 
 def test_help_loses_nothing_to_markup() -> None:
