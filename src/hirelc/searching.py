@@ -17,7 +17,7 @@ from hirelc.preparing import check_enough, fisher_samples
 from hirelc.progress import Follower
 from hirelc.replaying import Recorded, Searched
 from hirelc.run import Run
-from hirelc.search.archive import LATER, Archive, Entry
+from hirelc.search.archive import FEE, LATER, Archive, Entry
 from hirelc.search.baselines import make_search
 from hirelc.search.bounds import Bounds
 from hirelc.search.budgets import ByteTarget
@@ -175,7 +175,7 @@ class _Loop:
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
-            self.measure(cycle, proposal, self.images, start=start)
+            self.measure(cycle, proposal, self.images, start=_trained(start))
 
     def _best(
         self, cycle: int, standing: list[tuple[Proposal, Candidate | None]], images: int, fidelity: str
@@ -185,16 +185,22 @@ class _Loop:
             return standing
         found: list[tuple[float, int, Proposal, Candidate]] = []
         for proposal, start in standing:
-            measurement, candidate = self.measure(cycle, proposal, images, fidelity, start)
+            measurement, candidate = self.measure(cycle, proposal, images, fidelity, _trained(start))
             if candidate is not None:
-                found.append((measurement.drop_points, len(found), proposal, candidate))
-        if found and min(drop for drop, *_ in found) > BLIND * abs(self.bench.baseline):
+                found.append((self._rating(measurement), len(found), proposal, candidate))
+        if found and min(rating for rating, *_ in found) > BLIND * abs(self.bench.baseline):
             self._blind.add(fidelity)
             self.run.directory.journal_once(f"blind_{fidelity}", cycle=cycle)
             self.run.say.line(f"cycle {cycle + 1}: {fidelity} trials lose too much to be compared; later cycles do without")
         else:
             found.sort(key=lambda entry: entry[:2])
         return [(proposal, candidate) for _, _, proposal, candidate in found]
+
+    def _rating(self, measurement: Measurement) -> float:
+        """Drop in points, and what it will cost to make a file that is too long shorter."""
+        limit = self.run.goal.byte_limit(self.run.spec.original_bytes)
+        over = 0.0 if limit is None else max(0.0, measurement.size_bytes / limit - 1)
+        return measurement.drop_points + FEE * over
 
     def measure(
         self,
@@ -253,6 +259,12 @@ class _Loop:
         )
         _say_measurement(self.run, cycle, proposal, measurement, self.run.spec.original_bytes)
         return measurement, candidate
+
+
+def _trained(start: Candidate | None) -> Candidate | None:
+    """What training goes on from. One that is only calibrated was rounded to its length: no start for a fine-tune, which
+    would hold every longer file of better weights against it."""
+    return None if start is None or start.trained is None else start
 
 
 def _say_measurement(run: Run, cycle: int, proposal: Proposal, m: Measurement, original: int) -> None:
