@@ -149,10 +149,10 @@ class _Loop:
         allowed = max(limit, self.landscape.file_bytes(choices))
         found = swaps(self.landscape, choices, allowed, bounds, SWAPS)
         self.run.say.line(f"cycle {cycle + 1}: the picked policy, and {len(found)} of its neighbours at equal bytes")
-        for origin, wanted, start in [("pick", choices, pick.payload), *(("swap", swapped, None) for swapped in found)]:
+        for origin, wanted in [("pick", tuple(choices)), *(("swap", swapped) for swapped in found)]:
             self.bench.go_on_from(self.bench.revive(pick.payload))
-            proposal = Proposal(self.landscape.policy(wanted), tuple(map(tuple, wanted)), origin, None, trial=True)
-            self.measure(cycle, proposal, self._short, "short", start, GENTLY)
+            proposal = Proposal(self.landscape.policy(wanted), wanted, origin, None, trial=True)
+            self.measure(cycle, proposal, self._short, "short", rate_factor=GENTLY)
 
     @property
     def _short(self) -> int:
