@@ -24,7 +24,7 @@ from hirelc.artifact.load import load as artifact_load
 from hirelc.batches import Batches, batch_length, first_samples
 from hirelc.errors import DataError, NetworkError, RunError
 from hirelc.hf_models import PREFIX, hf_factory, hf_network
-from hirelc.network.calling import steady_call, to_device
+from hirelc.network.calling import steady_call, to_device, where_it_failed
 from hirelc.seeds import stream_seed
 from hirelc.task import CLASSIFICATION, Task, named_task
 
@@ -217,7 +217,8 @@ def _answer(network: nn.Module, inputs: Any, device: str) -> Any:
             return steady_call(network, to_device(inputs, device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise DataError(
-            f"the network fails on samples of shape {_shapes(inputs)}: {error}: do data and network fit?"
+            f"the network fails on samples of shape {_shapes(inputs)}{where_it_failed(network, error)}: {error}: "
+            "do data and network fit?"
         ) from error
 
 

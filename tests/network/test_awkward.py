@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hirelc.artifact.container import pack
 from hirelc.artifact.load import load
 from hirelc.compression.apply import apply
+from hirelc.errors import NetworkError
 from hirelc.network.attention import FewerHeads, without_heads
 from hirelc.network.spec import Pruning
 from hirelc.network.surgery import Kept, slim
@@ -181,3 +182,9 @@ def test_a_network_that_draws_random_numbers_is_compared_with_the_same_ones_and_
     assert [note for note in spec.notes if "draws random numbers in eval mode" in note]
     assert torch.equal(torch.get_rng_state(), state)
     assert not [note for note in trace(build(MHA), MHA.inputs()).notes if "random" in note]
+
+
+def test_a_forward_pass_that_fails_names_the_module() -> None:
+    network = nn.Sequential(nn.Linear(12, 4), nn.Sequential(nn.ReLU(), nn.Linear(5, 3)))
+    with pytest.raises(NetworkError, match=r"fails on the example input in 1\.1 \(Linear\): RuntimeError"):
+        trace(network, torch.zeros(2, 12))

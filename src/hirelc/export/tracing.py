@@ -20,7 +20,7 @@ from onnx.defs import OpSchema
 from torch import Tensor, nn
 
 from hirelc.errors import NetworkError
-from hirelc.network.calling import call, logits_of
+from hirelc.network.calling import call, logits_of, where_it_failed
 
 DOMAIN, MARK = "hirelc", "Site"
 _SCHEMA = OpSchema(
@@ -114,13 +114,13 @@ def export_graph(network: nn.Module, inputs: Any, opset: int, unpack: Unpack = l
                 custom_translation_table={torch.ops.hirelc.site.default: _marked},
             )
         except Exception as error:
-            raise NetworkError(_translation_words(error)) from error
+            raise NetworkError(_translation_words(error, program)) from error
     assert exported is not None
     model: onnx.ModelProto = exported.model_proto
     return model
 
 
-def _followed(network: nn.Module, tensors: tuple[Tensor, ...], shapes: Any) -> Any:
+def _followed(network: _Answer, tensors: tuple[Tensor, ...], shapes: Any) -> Any:
     errors: list[Exception] = []
     for strict in (False, True):
         try:
@@ -129,14 +129,15 @@ def _followed(network: nn.Module, tensors: tuple[Tensor, ...], shapes: Any) -> A
             errors.append(error)
     reasons = [next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__) for e in errors]
     advice = " (a branch that depends on the data must become torch.where)" if "data-dependent" in reasons[0] else ""
+    place = where_it_failed(network.network, errors[0])
     raise NetworkError(
-        f"torch.export cannot follow the network, so there is no ONNX of it: {reasons[0][:300]}{advice}; "
+        f"torch.export cannot follow the network{place}, so there is no ONNX of it: {reasons[0][:300]}{advice}; "
         f"its strict way says: {reasons[1][:300]}"
     ) from errors[0]
 
 
-def _translation_words(error: BaseException) -> str:
-    """Names the operator that has no ONNX form, from the exporter's chain of errors."""
+def _translation_words(error: BaseException, program: Any) -> str:
+    """Names the operator that has no ONNX form, and the module that calls it, from the exporter's chain of errors."""
     texts = []
     cause: BaseException | None = error
     while cause is not None:
@@ -145,8 +146,25 @@ def _translation_words(error: BaseException) -> str:
     for text in reversed(texts):
         found = re.search(r"target=([\w.:]+)|No ONNX function found for <OpOverload\(op='([\w.:]+)'", text)
         if found:
-            return f"the operator {found[1] or found[2]} has no ONNX form: write that part of the network with other operators"
+            name = (found[1] or found[2]).removeprefix("torch.ops.")
+            node = re.search(r"%(\w+) :[^%]*target=(?:torch\.ops\.)?" + re.escape(name), text)
+            place = _caller(program, name, node[1] if node else "")
+            return f"the operator {name}{place} has no ONNX form: write that part of the network with other operators"
     return f"the ONNX exporter fails: {texts[-1].strip()[:300]}"
+
+
+def _caller(program: Any, operator: str, node: str) -> str:
+    """The module whose call holds a node of the program, as words: found by its name, its operator, or what that is made of."""
+    base = operator.split(".")[1] if "." in operator else operator
+    for graph in (program.graph, program.run_decompositions().graph):
+        calls = [n for n in graph.nodes if n.op == "call_function"]
+        same = [n for n in calls if n.name == node] or [n for n in calls if base in str(n.target).split(".")[1:2]]
+        same = same or [n for n in calls if base in str(n.target)]
+        stack = same[0].meta.get("nn_module_stack") if same else None
+        path = list(stack.values())[-1][0] if stack else ""
+        if "network." in path:
+            return f", called in {path.rpartition('network.')[2]},"
+    return ""
 
 
 @contextlib.contextmanager

@@ -43,6 +43,20 @@ def steady_call(network: nn.Module, inputs: Any, state: Mapping[str, Tensor] | N
         return call(network, inputs, state)
 
 
+def where_it_failed(network: nn.Module, error: BaseException) -> str:
+    """Which module's forward pass an error was raised in, as words to go behind "fails"; nothing where no module's was.
+
+    The innermost frame that belongs to one of the network's modules tells.
+    """
+    paths = {id(module): path for path, module in network.named_modules() if path}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        found = paths.get(id(owner), found) if isinstance(owner, nn.Module) else found
+        trace = trace.tb_next
+    return f" in {found} ({type(network.get_submodule(found)).__name__})" if found else ""
+
+
 def to_device(inputs: Any, device: torch.device | str) -> Any:
     """Moves every tensor of the inputs."""
     return map_inputs(inputs, lambda tensor: tensor.to(device))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.errors import NetworkError
-from hirelc.network.calling import first_tensor, steady_call
+from hirelc.network.calling import first_tensor, steady_call, where_it_failed
 from hirelc.network.spec import Untouched
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -72,7 +72,8 @@ def watch(network: nn.Module, inputs: Any) -> Watch:
         with torch.no_grad():
             steady_call(network, inputs)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise NetworkError(f"the network fails on the example input: {type(error).__name__}: {error}") from error
+        place = where_it_failed(network, error)
+        raise NetworkError(f"the network fails on the example input{place}: {type(error).__name__}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
