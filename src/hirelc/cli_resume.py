@@ -35,6 +35,7 @@ def _resumed(folder: Path, say: Reporter) -> str:
     from hirelc.inputs import evaluate_command, read_again
     from hirelc.resuming import ended, stored_inputs
     from hirelc.resuming import resume as go_on
+    from hirelc.store import locked
     from hirelc.words import result_words
 
     kept = stored_inputs(folder)
@@ -42,6 +43,8 @@ def _resumed(folder: Path, say: Reporter) -> str:
     if result is not None:
         say.line(f"{folder} has ended: nothing is left to do")
     else:
+        with locked(folder):  # whoever else writes there is named before the data is read
+            pass
         network, task, splits = read_again(kept)
         say.line(f"data: {splits.description}")
         given = {"test": splits.test, "task": task, "reporter": say, "track": kept.get("track", [])}

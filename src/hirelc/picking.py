@@ -137,8 +137,8 @@ def extend_front(
         return found
     wanted = missing_sizes(found, original, points)
     config, data = Config.from_json(then["config"]), {"train": train, "val": val, "test": None}
-    make = prepare(model, data, Goal(**then["goal"]), config, task, say, searches=False)
     with locked(folder):
+        make = prepare(model, data, Goal(**then["goal"]), config, task, say, searches=False)
         made = make(RunDirectory.open(folder))
         _check_same(folder, then, made)
         with noted(made.directory, say, "hirelc front"):

@@ -63,8 +63,8 @@ def resume(
     followers = trackers(track, say) if track else trackers_of(folder, say)
     config = Config.from_json(then["config"])
     data = {"train": train, "val": val, "test": test}
-    make = prepare(model, data, Goal(**then["goal"]), config, task, say, searches=False)
     with locked(folder):
+        make = prepare(model, data, Goal(**then["goal"]), config, task, say, searches=False)
         made = make(RunDirectory.open(folder))
         changes = differences(then, fingerprint(made)) + _changed_config(made.directory, then)
         if changes:
