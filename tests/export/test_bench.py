@@ -12,7 +12,7 @@ from hirelc.artifact.container import pack
 from hirelc.cli import app
 from hirelc.compression.apply import apply
 from hirelc.errors import FormatError, RunError
-from hirelc.export.bench import bench, count_macs, read_onnx
+from hirelc.export.bench import bench, check_inputs, count_macs, float_model, read_onnx, shaped_like
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Policy
 
@@ -98,3 +98,26 @@ def test_the_commands(file: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["speedups"][0]["batch"] == 2
     done = CliRunner().invoke(app, ["bench", str(file), *model, "--onnx", str(target), "--input-shape", "1,9,9"])
     assert done.exit_code == 2 and "--input-shape" in done.stderr
+
+
+class Tokens(nn.Module):
+    """Texts: identifiers, and a mask that a guessed example does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(16, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.head((self.words(input_ids) * attention_mask.unsqueeze(-1)).sum(1))
+
+
+def test_a_guessed_text_becomes_as_long_as_the_exported_one_and_gets_its_mask() -> None:
+    exported = {"input_ids": torch.arange(22).view(2, 11) % 16, "attention_mask": torch.ones(2, 11, dtype=torch.long)}
+    model = float_model(Tokens().eval(), exported).SerializeToString()
+    guessed = {"input_ids": torch.arange(15).view(3, 5)}
+    fitted = shaped_like(model, guessed)
+    assert {name: tuple(tensor.shape) for name, tensor in fitted.items()} == {"input_ids": (3, 11), "attention_mask": (3, 11)}
+    assert fitted["input_ids"][0].tolist() == [0, 1, 2, 3, 4] * 2 + [0] and bool((fitted["attention_mask"] == 1).all())
+    check_inputs(model, fitted)
+    with pytest.raises(RunError, match="takes attention_mask, too"):
+        check_inputs(model, {"input_ids": fitted["input_ids"]})

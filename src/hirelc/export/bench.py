@@ -198,7 +198,7 @@ def bench(
     True
 
     :param onnx_path: of `export_onnx`; made anew, without a check of its accuracy, when not given
-    :param example: inputs of a few samples; guessed when not given
+    :param example: inputs of a few samples; guessed when not given, with the lengths that the ONNX model was exported with
     :param threads: 0 for as many as torch uses
     :raises FormatError: a file is damaged, or the factory builds another network
     :raises RunError: batches, threads or repeats make no sense
@@ -209,7 +209,11 @@ def bench(
     original = factory().eval()
     network = load(file, factory)
     inputs = guess_example(original).inputs if example is None else example
-    compressed = read_onnx(Path(onnx_path)) if onnx_path is not None else draft(file, network, inputs).SerializeToString()
+    if onnx_path is None:
+        compressed = draft(file, network, inputs).SerializeToString()
+    else:
+        compressed = read_onnx(Path(onnx_path))
+        inputs = shaped_like(compressed, inputs) if example is None else inputs
     check_inputs(compressed, inputs)
     models = {"original": float_model(original, inputs).SerializeToString(), "compressed": compressed}
     threads = threads or torch.get_num_threads()
@@ -227,9 +231,34 @@ def bench(
     return Bench(threads, sizes, tuple(latencies), peaks, (count_macs(original, inputs), count_macs(network, inputs)))
 
 
+def shaped_like(model: bytes, inputs: Any) -> Any:
+    """A guessed example as a model wants it: repeated or cut to the lengths that its inputs are fixed to (texts, signals),
+    and with the integer inputs that were not guessed: masks of ones, everything else zeros."""
+    wanted = {i.name: i for i in session(model, 1).get_inputs()}
+    shapes = iter([wanted[name].shape if name in wanted else [] for name in input_names(inputs)])
+
+    def fitted(tensor: torch.Tensor) -> torch.Tensor:
+        for dim, size in enumerate(next(shapes)[: tensor.ndim]):
+            if dim > 0 and isinstance(size, int) and size != tensor.shape[dim]:
+                tensor = tensor.index_select(dim, torch.arange(size) % tensor.shape[dim])
+        return tensor
+
+    inputs = map_inputs(inputs, fitted)
+    if isinstance(inputs, dict):
+        samples = len(next(iter(inputs.values())))
+        for name, missing in wanted.items():
+            fixed = missing.shape[1:]
+            if name not in inputs and missing.type == "tensor(int64)" and all(isinstance(size, int) for size in fixed):
+                inputs[name] = torch.full((samples, *fixed), int("mask" in name))
+    return inputs
+
+
 def check_inputs(model: bytes, inputs: Any) -> None:
     """:raises RunError: the model takes inputs of another shape"""
     fixed = {i.name: i.shape for i in session(model, 1).get_inputs()}
+    missing = sorted(set(fixed) - set(input_names(inputs)))
+    if missing and isinstance(inputs, dict):
+        raise RunError(f"the ONNX model takes {', '.join(missing)}, too: from Python, pass hirelc.bench an example that has it")
     for name, tensor in zip(input_names(inputs), input_arrays(inputs), strict=True):
         wanted = fixed.get(name, list(tensor.shape))
         given = list(tensor.shape)
