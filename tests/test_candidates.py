@@ -55,3 +55,14 @@ def test_a_fine_tune_begins_with_the_weights_that_serve_its_policy_best(ruined: 
     wanted = dict((bench.original if ruined else bench.current).named_parameters())
     assert all(torch.equal(parameter, wanted[name]) for name, parameter in started.items())
     assert first.accuracy > 60
+
+
+def test_a_file_that_came_out_too_long_is_rounded_unless_that_costs_too_much() -> None:
+    bench, policy = ready(Choice(6, granularity=Granularity.LEARNED))
+    _, candidate = bench.measure(policy, 10_000, 600, "a")
+    assert candidate is not None
+    target = round(0.9 * len(candidate.data))
+    compressed = bench.revive(candidate)
+    assert bench.rounded(compressed, target, -100.0) == candidate.data == pack(compressed)
+    shorter = bench.rounded(compressed, target, 100.0)
+    assert len(shorter) <= target and shorter == pack(compressed)

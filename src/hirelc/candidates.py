@@ -184,7 +184,7 @@ class Bench:
     def finetune(self, compressed: CompressedNetwork, target_bytes: int, images: int, **settings: Any) -> tuple[Trained, bytes]:
         """Coarser steps to begin at a length of the file, a fine-tune that stays there, rounding of what is left over.
 
-        The file is longer than wanted only where no rounding can make it shorter.
+        The file is longer than wanted where no rounding can make it shorter, and, unless `exact`, where much is left over.
         """
         importance = cut_fisher(self.fisher, compressed)
         goal = _file_goal(target_bytes)
@@ -194,6 +194,17 @@ class Bench:
         if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
+
+    def rounded(self, compressed: CompressedNetwork, target_bytes: int, most_points: float) -> bytes:
+        """The file of a trained network that came out too long, rounded to its length in place; as it is where that would
+        cost more than `most_points`."""
+        before, data = copy.deepcopy(compressed.state_dict()), pack(compressed)
+        self._round_away(compressed, cut_fisher(self.fisher, compressed), _file_goal(target_bytes))
+        shorter = pack(compressed)
+        if self.read_back_accuracy(data) - self.read_back_accuracy(shorter) <= most_points:
+            return shorter
+        compressed.load_state_dict(before)
+        return data
 
     def reconstruct(self, reconstruction: Reconstruction, compressed: CompressedNetwork, target_bytes: int) -> bytes:
         """Coarser steps and a reconstruction that end at a length of the file, rounding of what is left over.

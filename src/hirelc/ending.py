@@ -26,6 +26,7 @@ from hirelc.run import Run
 from hirelc.search.archive import LATER
 
 MODEL_FILE = "model.hirelc"
+MOST_ROUNDED = 1.0  # points that rounding a file to its goal may cost when nothing comes after
 MANY_SAMPLES, LEAST_FINAL_RATE = 20_000, 0.3
 
 
@@ -127,7 +128,8 @@ def _fine_tuned(
     """The delivered file. Where the long fine-tune diverges, the candidate as it was measured."""
     try:
         with run.say.stage("final fine-tune", images) as stage:
-            return bench.finetune(compressed, limit, images, **_final(run, stage, "final"))
+            trained, data = bench.finetune(compressed, limit, images, **_final(run, stage, "final"))
+        return trained, bench.rounded(compressed, limit, MOST_ROUNDED) if len(data) > limit else data
     except Diverged as error:
         run.say.warn(f"the final fine-tune failed ({error}): the candidate is delivered as it was measured")
         run.directory.journal_once("final_failed", reason=str(error))
