@@ -131,7 +131,8 @@ def measure(network: Network) -> dict[str, Any]:
     if not row["refused"]:
         with tempfile.TemporaryDirectory() as folder:
             row["compress"] = attempt(lambda: compress(network, original, Path(folder), row))
-            row["onnx"] = attempt(lambda: export(network, Path(folder)))
+            made = (Path(folder) / "run" / "model.hirelc").is_file()
+            row["onnx"] = attempt(lambda: export(network, Path(folder))) if made else ""
     row["s"] = round(time.process_time() - begun, 1)
     return row
 
