@@ -148,7 +148,7 @@ class _Loop:
         bounds = Bounds.of(settings)
         allowed = max(limit, self.landscape.file_bytes(choices))
         found = swaps(self.landscape, choices, allowed, bounds, SWAPS)
-        self.run.say.line(f"cycle {cycle + 1}: the picked policy, and {len(found)} of its neighbours at equal bytes")
+        self.run.say.line(f"after the cycles: the picked policy, and {len(found)} of its neighbours at equal bytes")
         for origin, wanted in [("pick", tuple(choices)), *(("swap", swapped) for swapped in found)]:
             self.bench.go_on_from(self.bench.revive(pick.payload))
             proposal = Proposal(self.landscape.policy(wanted), wanted, origin, None, trial=True)
@@ -269,7 +269,8 @@ def _trained(start: Candidate | None) -> Candidate | None:
 
 def _say_measurement(run: Run, cycle: int, proposal: Proposal, m: Measurement, original: int) -> None:
     how = "" if m.fidelity == "full" else f", {m.fidelity}"
-    head = f"cycle {cycle + 1} ({proposal.origin}{how}): "
+    when = f"cycle {cycle + 1}" if cycle < run.config.search.cycles else "after the cycles"
+    head = f"{when} ({proposal.origin}{how}): "
     if m.failure is not None:
         run.say.warn(f"{head}candidate rejected: {m.failure}")
         return
