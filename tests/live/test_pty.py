@@ -50,6 +50,7 @@ def test_resized_and_interrupted(tmp_path: Path) -> None:
     if process == 0:
         # without COLUMNS and LINES, which go before the terminal's own size, and which readline sets behind os.environ
         own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background inherits deafness to Ctrl-C
         own |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tests)}
         os.execve(sys.executable, [sys.executable, "-c", SCRIPT, str(out)], own)
     _size(terminal, 100, 34)
