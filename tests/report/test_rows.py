@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -205,8 +206,15 @@ def test_every_block_and_agent_is_there(finished: Path) -> None:
     wanted = run.event("sensitivity")["blocks"]
     assert all(row["sensitivity"] == wanted[row["block"]] for row in budgets)
     predictions = decisions.surrogate_rows(measured)
-    assert [row["measured"] for row in predictions] == [step.drop for step in measured]
-    assert predictions[-1]["rank correlation"] == measured[-1].learned["surrogate"]["rank_correlation"]
+    full = [step for step in measured if step.fidelity == "full"]
+    assert [row["measured"] for row in predictions] == [step.drop for step in full]
+    assert predictions[-1]["rank correlation"] == full[-1].learned["surrogate"]["rank_correlation"]
+
+
+def test_trials_are_not_held_against_predictions(finished: Path) -> None:
+    measured = steps(read_run(finished))
+    trial = replace(measured[-1], measurement={**measured[-1].measurement, "fidelity": "calibrated"})
+    assert len(decisions.surrogate_rows([*measured, trial])) == len(decisions.surrogate_rows(measured))
 
 
 def test_curves_of_candidates_are_shown_where_the_journal_has_them(copy: Path) -> None:

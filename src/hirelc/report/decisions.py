@@ -8,11 +8,11 @@ from typing import Any
 from hirelc.policy import Choice, Granularity, NumberType
 from hirelc.precision import highest_rung, lowest_rung, nominal_bits, with_precision
 from hirelc.report.reading import Json, Run
-from hirelc.report.steps import Step
+from hirelc.report.steps import FULL, Step
 
 NETWORK = "network (budgets)"
 VOTE, FINAL = "vote", "measured"
-SIZE_LEVELS = ("smallest", "smaller", "average", "larger", "largest")
+SIZE_LEVELS = ("smallest", "smaller", "as begun", "larger", "largest")
 MOST_ROWS = 6_000  # of votes: a page of a very large network shows its last cycles
 
 _LEANINGS = ("accuracy first", "balanced", "size first")
@@ -178,10 +178,11 @@ def _lowest_bits(budget: Json) -> float | None:
 
 
 def surrogate_rows(measured: Sequence[Step]) -> list[Json]:
-    """Predicted beside measured drop, and the rank correlation of all pairs up to then."""
+    """Predicted beside measured drop, and the rank correlation of all pairs up to then. Trials with little training are
+    left out: what is predicted is the drop after a full one."""
     rows: list[Json] = []
     for step in measured:
-        if step.failure is not None or step.predicted is None:
+        if step.failure is not None or step.predicted is None or step.fidelity != FULL:
             continue
         record = step.learned.get("surrogate", {})
         rows.append(

@@ -60,7 +60,7 @@ def size_vote_chart(run: Run, measured: Sequence[Step]) -> Chart | None:
         title="Votes of the high-level agents",
         summary=(
             "Per block, the size and the strategy that each agent of the high level wished for, and the vote. Sizes are "
-            "levels around what the goal leaves the blocks on average; budgets are balanced from them."
+            "levels around what the search begins with for each block; budgets are balanced from them."
         ),
         rows=rows,
         views=[
