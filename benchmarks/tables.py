@@ -87,6 +87,25 @@ ABLATIONS = """
 `ablations/NETWORK-RATIO-COMMIT.json`. What the columns mean: [docs/search.md](../docs/search.md).
 """
 
+RATES = """
+## The rate term
+`python benchmarks/rate.py --bench DIR --network resnet20|vit`: the reference policy (no search) at several sizes, fine-tuned
+from the original for a few images with the rate term and without, read back; ratio and points lost on the search-validation
+split.
+
+| network | goal | seed | images | with | without | commit |
+|---|---|---|---|---|---|---|
+"""
+
+CALIBRATIONS = """
+## Without training
+`python benchmarks/calibrate.py --bench DIR --network resnet20|vit`: uniform 3-bit levels and the searched policy at the bytes
+of that file, the same reconstruction; points lost, CPU seconds on one thread.
+
+| network | seed | policy | bytes | bits per weight | lost, test | lost, search-validation | CPU s | commit |
+|---|---|---|---|---|---|---|---|---|
+"""
+
 LATENCY = """
 ## Latency
 `python benchmarks/latency.py`: networks with random weights, exported to integers, against the fp32 ONNX of the original in
@@ -185,6 +204,26 @@ def faults(rows: list[dict]) -> str:
     return FAULTS + "\n".join(lines) + "\n"
 
 
+def rates(rows: list[dict]) -> str:
+    pairs: dict[tuple, dict[bool, dict]] = {}
+    for r in rows:
+        pairs.setdefault((r["network"], r["goal_ratio"], r["seed"], r["images"], r["commit"]), {})[r["rate_term"]] = r
+    lines = []
+    for (network, goal, seed, images, made), pair in pairs.items():
+        cells = [f"{pair[w]['ratio']}x, {pair[w]['drop']:+.2f}" if w in pair else "" for w in (True, False)]
+        lines.append("| " + " | ".join([network, f"{goal:g}x", str(seed), f"{images:,}", *cells, f"`{made}`"]) + " |")
+    return RATES + "\n".join(lines) + "\n" if lines else ""
+
+
+def calibrations(rows: list[dict]) -> str:
+    lines = []
+    for r in rows:
+        cells = [r["network"], r["seed"], r["policy"], f"{r['bytes']:,}", r["file_bits_per_weight"], r["test_lost"]]
+        cells += [r["validation_lost"], r["cpu_seconds"], f"`{r['commit']}`"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return CALIBRATIONS + "\n".join(lines) + "\n" if lines else ""
+
+
 def ablations(folder: Path) -> str:
     """A table for each comparison that is kept; nothing where there is none."""
     parts = []
@@ -226,6 +265,7 @@ def picture(rows: list[dict]) -> None:
 def main() -> None:
     rows = load("results.jsonl")
     text = INTRODUCTION.replace("{networks}", "resnet20|vit") + table(rows) + machines(rows)
+    text += rates(load("rate.jsonl")) + calibrations(load("calibrate.jsonl"))
     text += files(load("results-file.jsonl")) + parities(load("results-parity.jsonl")) + latencies(load("latency.jsonl"))
     text += ablations(HERE / "ablations")
     text += searches(load("search.jsonl")) + surrogates(load("surrogate.jsonl"))
