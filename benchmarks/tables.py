@@ -207,9 +207,10 @@ def faults(rows: list[dict]) -> str:
 def rates(rows: list[dict]) -> str:
     pairs: dict[tuple, dict[bool, dict]] = {}
     for r in rows:
-        pairs.setdefault((r["network"], r["goal_ratio"], r["seed"], r["images"], r["commit"]), {})[r["rate_term"]] = r
+        pairs.setdefault((r["network"], r["goal_ratio"], r["seed"], r["images"]), {})[r["rate_term"]] = r
     lines = []
-    for (network, goal, seed, images, made), pair in pairs.items():
+    for (network, goal, seed, images), pair in pairs.items():
+        made = "`, `".join(sorted({r["commit"] for r in pair.values()}))
         cells = [f"{pair[w]['ratio']}x, {pair[w]['drop']:+.2f}" if w in pair else "" for w in (True, False)]
         lines.append("| " + " | ".join([network, f"{goal:g}x", str(seed), f"{images:,}", *cells, f"`{made}`"]) + " |")
     return RATES + "\n".join(lines) + "\n" if lines else ""
