@@ -63,13 +63,13 @@ def contents_of(compressed: CompressedNetwork) -> Contents:
 
     :raises FormatError: a weight, scale or norm is not finite, or does not fit the type it is stored in
     """
+    if any(tensor.device.type != "cpu" for tensor in compressed.state_dict().values()):
+        compressed = copy.deepcopy(compressed).cpu()  # a copy takes longer than all that follows
     layout = layout_of(compressed.spec, compressed.policy)
-    folded = copy.deepcopy(compressed.network).cpu()
-    centres = batchnorm_centres(folded)
-    fold_batchnorms(folded)
-    state = unique_state(folded)
-    weights = dict(folded.named_parameters())
-    quantizers = copy.deepcopy(compressed).cpu().quantizer_of()
+    centres = batchnorm_centres(compressed.network)
+    folded, state = folded_norms(compressed.network), unique_state(compressed.network)
+    state |= {name: value for name, value in folded.items() if name in state}
+    weights, quantizers = dict(compressed.network.named_parameters()), compressed.quantizer_of()
     kernels = {}
     for kernel in layout.kernels:
         found = quantizers[kernel.name].codes(weights[kernel.name])

@@ -28,14 +28,32 @@ def fold_batchnorms(network: nn.Module) -> frozenset[str]:
         dropped.add(f"{prefix}num_batches_tracked")
         if not _can_fold(module):
             continue
-        assert module.running_mean is not None and module.running_var is not None
         with torch.no_grad():
-            factor = module.weight.double() / (module.running_var.double() + module.eps).sqrt()
-            module.bias.copy_(module.bias.double() - module.running_mean.double() * factor)
+            factor, shift = _folded(module)
             module.weight.copy_(factor)
+            module.bias.copy_(shift)
         neutralise(module)
         dropped |= {f"{prefix}running_mean", f"{prefix}running_var"}
     return frozenset(dropped)
+
+
+def folded_norms(network: nn.Module) -> dict[str, Tensor]:
+    """Weight and bias of each BatchNorm as `fold_batchnorms` would leave them, by name; the network is not changed."""
+    values = {}
+    for path, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and _can_fold(module):
+            for name, value in zip(("weight", "bias"), _folded(module), strict=True):
+                values[f"{path}.{name}".removeprefix(".")] = value
+    return values
+
+
+@torch.no_grad()
+def _folded(module: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Factor and shift, of the dtype of the parameters."""
+    assert module.running_mean is not None and module.running_var is not None
+    factor = module.weight.double() / (module.running_var.double() + module.eps).sqrt()
+    shift = module.bias.double() - module.running_mean.double() * factor
+    return factor.to(module.weight.dtype), shift.to(module.bias.dtype)
 
 
 @dataclass(frozen=True)
