@@ -30,7 +30,6 @@ from hirelc.timing import Pace, Search, Speeds, TimeBudget, TimePlan, plan_time,
 AGENT_STEPS = 64  # of each agent, to see how fast they are
 FEWEST_STEPS, MOST_STEPS, STEP_SECONDS = 4, 16, 3.0  # optimizer steps to see how fast training is, and for how long
 WARM_UP_STEPS = 2
-PACKS = 2  # that a look at the file takes
 
 
 def paced(run: Run, bench: Bench, landscape: Landscape, budget: TimeBudget) -> Run:
@@ -106,7 +105,7 @@ def measure_speeds(run: Run, bench: Bench, landscape: Landscape) -> Speeds:
         taken = min(MOST_STEPS, max(FEWEST_STEPS, int(STEP_SECONDS / max(first, 1e-6))))
         seconds, step, candidate = _trained(scratch, policy, fit.size_bytes, taken, batch)
         compressed = scratch.revive(candidate)
-        look = PACKS * _seconds(lambda: pack(compressed)) if run.config.train.rate_term else 0.0
+        look = _seconds(lambda: pack(compressed)) if run.config.train.rate_term else 0.0
         step = max(step - look, 0.3 * step)
         measurement = max(seconds - taken * step, 0.0) + max(FILES - taken, 0) * look
         precision = native_precision(run.config.train.precision, run.config.device)

@@ -85,10 +85,13 @@ class FileGoal:
     def met(self, compressed: CompressedNetwork) -> bool:
         return self.written(compressed) <= self.size_bytes
 
-    def kernel_bits(self, compressed: CompressedNetwork) -> float:
-        """Zero-order bits that the codes of all kernels may take, everything else and the coder's gains being as now."""
+    def kernel_bits(self, compressed: CompressedNetwork, written: int | None = None) -> float:
+        """Zero-order bits that the codes of all kernels may take, everything else and the coder's gains being as now.
+
+        :param written: the present length, where it is known
+        """
         bits = kernel_bits(compressed)
-        others = self.written(compressed) - bits / 8
+        others = (self.written(compressed) if written is None else written) - bits / 8
         return max(8 * (MARGIN * self.size_bytes - others), LEAST * bits, 1.0)
 
 
@@ -113,10 +116,11 @@ class RateTerm:
 
     def reached(self, step: int) -> bool:
         """Whether the file would fit now. The aim is set anew: as codes get rarer, the coder's gains change."""
-        met = self.goal.met(self.compressed)
+        written = self.goal.written(self.compressed)
+        met = written <= self.goal.size_bytes
         if step > REACHED * self.steps:
             self.aim = min(AIM, self.aim / LOWER if met else self.aim * LOWER)
-        self.target_bits = self.aim * self.goal.kernel_bits(self.compressed)
+        self.target_bits = self.aim * self.goal.kernel_bits(self.compressed, written)
         return met
 
     def loss(self, step: int) -> Tensor | None:
