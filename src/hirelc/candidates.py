@@ -111,7 +111,7 @@ class Bench:
             if self.reconstruction is None and images == 0:
                 data = self.calibrate(compressed, target_bytes)
             elif self.reconstruction is None:
-                settings = {"name": name, "evaluations": 2, "rate_factor": rate_factor, "progress": count}
+                settings = {"name": name, "evaluations": 0, "rate_factor": rate_factor, "progress": count}
                 trained, data = self.finetune(compressed, target_bytes, images, **settings)
             else:
                 data = self.reconstruct(self.reconstruction, compressed, target_bytes)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from hirelc.compression.apply import CompressedNetwork, apply
+from hirelc.compression.rate import FileGoal
 from hirelc.config import TrainConfig
 from hirelc.measure import finetune as module
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trainer, schedule
+from hirelc.measure.session import trained_json, trained_of
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Granularity, Policy
 from hirelc.task import CLASSIFICATION, Task
@@ -113,3 +116,23 @@ def test_norms_biases_and_steps_do_not_decay() -> None:
     assert decayed == {id(p) for p in student.network.parameters() if p.ndim > 1}
     every = [id(p) for group in groups for p in group["params"]]
     assert len(set(every)) == len(every) == len([p for p in student.parameters() if p.requires_grad])
+
+
+def test_without_evaluations_the_last_state_is_left_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, looks = damaged(8, Granularity.PER_CHANNEL), []
+    monkeypatch.setattr(Trainer, "_validate", lambda *_: looks.append(1) or 50.0)
+    goal = FileGoal(1000, lambda network: 2000)  # never small enough
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    trained = trainer().finetune(student, 320, name="a", evaluations=0, file_goal=goal)
+    assert not looks and trained.best is None and trained.scores == ()
+    assert trained_of(json.loads(json.dumps(trained_json(trained)))) == trained
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+
+
+def test_without_evaluations_a_start_that_was_small_enough_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, scores = damaged(8, Granularity.PER_CHANNEL), iter([90.0, 80.0])
+    monkeypatch.setattr(Trainer, "_validate", lambda *_: next(scores))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    trained = trainer().finetune(student, 320, name="a", evaluations=0, file_goal=FileGoal(1000, lambda network: 500))
+    assert trained.best == 90.0 and next(scores, None) is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())

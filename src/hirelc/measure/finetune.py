@@ -71,6 +71,8 @@ class Trainer:
 
         :param images: training samples to see at most (forward and backward)
         :param name: of the random stream
+        :param evaluations: on the way; None as configured. With 0 the last state is left without a score, unless the first
+            one was small enough already
         :param rate_factor: on the peak learning rate
         :param file_goal: the length that the file of a compressed network is led to; None leaves the rate alone
         :param checkpoint: where to keep the state; one that holds a state is gone on from, and ends as if never interrupted
@@ -88,40 +90,51 @@ class Trainer:
         optimizer = _optimizer(student, rate_factor * self._learning_rate(), self.config.weight_decay)
         led = file_goal is not None and isinstance(student, CompressedNetwork)
         rate = RateTerm(student, file_goal, steps) if led else None  # type: ignore[arg-type]
-        session = Session(student, optimizer, rate, lambda: self._validate(student, precision))
+        session = Session(student, optimizer, rate, lambda: self._validate(student, precision), evaluations == 0)
         if saved is not None:
             session.restore(saved)
             progress(session.seen)
-        every = max(1, steps // (evaluations or self.config.evaluations))
+        every = max(1, steps // (self.config.evaluations if evaluations is None else max(1, evaluations)))
+        scored = evaluations != 0 or session.best.fits
         self.teacher.eval()
         student.train()
         for inputs, targets in self._batches(session, steps, name):
             self._step(session, schedule(session.step, steps), inputs, targets, precision)
             progress(len(first_tensor(inputs)))
-            if session.step % every == 0 or session.step == steps:
-                score = self._validate(student, precision)
-                session.scores.append((session.seen, score))
-                # while the rate is high, scores sag and say nothing about the end
-                late = schedule(session.step - 1, steps) < 0.5
-                session.best.offer(student, score, rate is None or rate.reached(session.step - 1), late)
-                student.train()
+            if scored and (session.step % every == 0 or session.step == steps):
+                self._look(session, steps, precision)
                 if session.best.stale >= self.config.patience:
                     break
             if checkpoint is not None and checkpoint.due():
                 session.save(checkpoint, time.monotonic() - begun)
-        student.load_state_dict(session.best.state)
+        if scored:
+            student.load_state_dict(session.best.state)
         if settling:
             self._settle(session, settling, stream_seed(self.seed, "settle", name), precision, progress)
         student.eval()
         seconds = session.seconds + time.monotonic() - begun
-        trained = Trained(session.seen, seconds, session.best.score, tuple(session.scores), session.loss)
+        best = session.best.score if scored or settling else None
+        trained = Trained(session.seen, seconds, best, tuple(session.scores), session.loss)
         if checkpoint is not None:
             save_end(checkpoint, student, trained)
         return trained
 
+    def _look(self, session: Session, steps: int, precision: str) -> None:
+        """Scores the state that training has come to, and keeps it where it is the best."""
+        score = self._validate(session.student, precision)
+        session.scores.append((session.seen, score))
+        # while the rate is high, scores sag and say nothing about the end
+        late = schedule(session.step - 1, steps) < 0.5
+        fits = session.rate is None or session.rate.reached(session.step - 1)
+        session.best.offer(session.student, score, fits, late)
+        session.student.train()
+
     def _settle(self, session: Session, batches: int, seed: int, precision: str, progress: Callable[[int], None]) -> None:
         """Statistics for the best weights; the old ones stay where the new ones are no better."""
         student = session.student
+        if math.isnan(session.best.score):
+            fits = session.rate is None or session.rate.goal.met(student)  # type: ignore[arg-type]
+            session.best.keep(student, self._validate(student, precision), fits)
         before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
         def forward(batch: Any) -> None:

@@ -38,25 +38,32 @@ class Checkpoint(Protocol):
 class Trained:
     """What a fine-tune did.
 
-    :param scores: (images seen, accuracy on the search-validation split) at each evaluation, the start included
+    :param best: accuracy on the search-validation split of the state that was kept; None where nothing was evaluated
+    :param scores: (images seen, that accuracy) at each evaluation, the start included
     """
 
     images: int
     seconds: float
-    best: float
+    best: float | None
     scores: tuple[tuple[int, float], ...]
     final_loss: float
 
 
 class Best:
-    """The state to keep: the best score among those that are small enough; the latest while none is."""
+    """The state to keep: the best score among those that are small enough; the latest while none is.
+
+    :ivar score: NaN where it was not asked for
+    """
 
     def __init__(self, student: nn.Module, score: float, fits: bool) -> None:
+        self.keep(student, score, fits)
+
+    def keep(self, student: nn.Module, score: float, fits: bool) -> None:
         self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
 
     def offer(self, student: nn.Module, score: float, fits: bool, late: bool) -> None:
         if fits > self.fits or (fits == self.fits and (not fits or score >= self.score)):
-            self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
+            self.keep(student, score, fits)
         elif late:
             self.stale += 1
 
@@ -71,15 +78,22 @@ class Session:
     """
 
     def __init__(
-        self, student: nn.Module, optimizer: torch.optim.Optimizer, rate: RateTerm | None, score: Callable[[], float]
+        self,
+        student: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rate: RateTerm | None,
+        score: Callable[[], float],
+        unscored: bool = False,
     ) -> None:
+        """:param unscored: whether the score of a start that is not small enough is of no interest"""
         self.student, self.optimizer, self.rate = student, optimizer, rate
         self.peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.step = self.epoch = self.index = self.seen = 0
         self.loss = self.first_loss = math.nan
         self.seconds = 0.0
-        self.scores = [(0, score())]
-        self.best = Best(student, self.scores[0][1], rate is None or rate.reached(0))
+        fits = rate is None or rate.reached(0)
+        self.scores = [] if unscored and not fits else [(0, score())]
+        self.best = Best(student, self.scores[0][1] if self.scores else math.nan, fits)
 
     def save(self, checkpoint: Checkpoint, seconds: float) -> None:
         """:param seconds: spent by this process"""
@@ -95,7 +109,7 @@ class Session:
         }
         record: dict[str, Any] = {name: _plain(getattr(self, name)) for name in _OWN_NUMBERS}
         record |= {"seconds": self.seconds + seconds, "scores": self.scores, "peaks": self.peaks}
-        record["best"] = {"score": self.best.score, "fits": self.best.fits, "stale": self.best.stale}
+        record["best"] = {"score": _plain(self.best.score), "fits": self.best.fits, "stale": self.best.stale}
         if self.rate is not None:
             record["rate"] = {name: getattr(self.rate, name) for name in _RATE_NUMBERS}
         checkpoint.save(tensors, record)
@@ -113,7 +127,9 @@ class Session:
             setattr(self, name, math.nan if record[name] is None else record[name])
         self.scores = [(seen, score) for seen, score in record["scores"]]
         self.peaks = list(record["peaks"])
-        self.best.score, self.best.fits, self.best.stale = (record["best"][name] for name in ("score", "fits", "stale"))
+        best = record["best"]
+        self.best.score = math.nan if best["score"] is None else best["score"]
+        self.best.fits, self.best.stale = best["fits"], best["stale"]
         if self.rate is not None:
             for name in _RATE_NUMBERS:
                 setattr(self.rate, name, record["rate"][name])
