@@ -54,7 +54,7 @@ Every row is one run of `benchmarks/protocol.py`, written by it to `results.json
 `DIR` holds the common benchmark: two trained networks on Fashion-MNIST. *ratio* is the fp32 safetensors file over our
 whole file. *test* is the accuracy on the 10,000 test images of the network read back from the file; *lost* counts
 against the better of original and control, which got the same final fine-tune. *images* is what search and final
-fine-tune saw together. Format 1 was bit-packed, format 2 is entropy-coded. Times are of shared, often busy machines:
+fine-tune saw together. Format 1 was bit-packed, formats 2 and 3 are entropy-coded. Times are of shared, often busy machines:
 compare them only within one row's machine and day.
 
 """

@@ -62,7 +62,7 @@ class Parts:
     manifest: bytes
     raw: bytes
     words: bytes
-    version: int = 2
+    version: int = 3
     flags: int = 0
     magic: bytes = b"\x89HIRELC\n"
 

@@ -118,7 +118,7 @@ def product(shape: list[int]) -> int:
 
 def read(data: bytes) -> File:
     magic, version, flags, m, r, w = struct.unpack("<8sHHIII", data[:24])
-    assert magic == bytes.fromhex("89484952454C430A") and version == 2 and flags == 0
+    assert magic == bytes.fromhex("89484952454C430A") and version in (2, 3) and flags == 0
     assert len(data) == 40 + m + r + 4 * w
     assert hashlib.sha256(data[:24] + data[40:]).digest()[:16] == data[24:40]
     manifest = json.loads(zlib.decompress(data[40 : 40 + m]).decode("utf-8"))

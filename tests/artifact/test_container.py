@@ -61,7 +61,7 @@ def test_writing_what_was_read_from_a_network(name: str) -> None:
 
 def test_the_header_is_as_specified(data: bytes) -> None:
     assert data[:8] == MAGIC == bytes.fromhex("89484952454C430A")
-    assert int.from_bytes(data[8:10], "little") == VERSION == 2
+    assert int.from_bytes(data[8:10], "little") == VERSION == 3
     assert HEADER.size == 40
     parts = Parts.of(data)
     assert parts.pack() == data

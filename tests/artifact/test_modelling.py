@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hirelc.artifact.entropy import Symbols, model_of_costs
+from hirelc.artifact.entropy import Symbols, costs_of_counts, model_of_costs
 from hirelc.artifact.modelling import BITS_PER_COST, BITS_PER_MODEL, Table, share_models, table_of
 
 
@@ -33,7 +36,7 @@ def test_sharing_costs_no_more_than_separate_models(sizes: list[tuple[int, float
     parts = [bell(random, *size) for size in sizes]
     tables, used = share_models(parts)
     assert len(used) == len(parts) and set(used) == set(range(len(tables)))
-    alone = [table_of(part) for part in parts]
+    alone = [share_models([part])[0][0] for part in parts]
     # the choice is made by counts, which costs in eighths of a bit follow to a fifth of a per cent
     assert price(parts, tables, used) <= price(parts, alone, list(range(len(parts)))) * 1.002
     for part, index in zip(parts, used, strict=True):
@@ -67,3 +70,18 @@ def test_the_order_of_the_result_follows_the_parts() -> None:
     first, second = share_models(parts), share_models(parts)
     assert first == second
     assert price(parts, *first) == pytest.approx(price(parts, *second))
+
+
+def test_a_long_tail_gets_costs_by_the_run() -> None:
+    random = np.random.default_rng(0)
+    tailed = np.rint(random.standard_cauchy(2000) * 20).clip(-500, 500).astype(np.int32)
+    table = table_of(tailed)
+    models = [model_of_costs(t.first, t.costs) for t in (table, Table(table.first, (0,) * len(table.costs)))]
+    smooth, flat = (float(m.bits[tailed - m.first].sum()) for m in models)
+    counts = np.bincount(tailed - table.first)
+    present = counts[counts > 0]
+    entropy = float((present * np.log2(len(tailed) / present)).sum())
+    assert smooth < 0.85 * flat and smooth < 1.08 * entropy
+    deflated = len(zlib.compress(json.dumps(table.costs).encode(), 9))
+    everyone = len(zlib.compress(json.dumps(costs_of_counts(counts)).encode(), 9))
+    assert deflated < 0.5 * everyone and 8 * deflated + smooth < min(flat, 8 * everyone + entropy)

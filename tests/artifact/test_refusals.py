@@ -55,8 +55,8 @@ def test_header() -> None:
     parts = Parts.of(PRUNED)
     assert refused(PRUNED[:39], "ends within its header").offset == 39
     assert refused(replace(parts, magic=b"\x89HIRELC\r").pack(), "not a .hirelc file").offset == 0
-    assert refused(replace(parts, version=1).pack(), "format 1; this hirelc reads format 2").offset == 8
-    assert refused(replace(parts, version=3).pack(), "format 3; this hirelc reads format 2").offset == 8
+    assert refused(replace(parts, version=1).pack(), "format 1; this hirelc reads formats 2 and 3").offset == 8
+    assert refused(replace(parts, version=4).pack(), "format 4; this hirelc reads formats 2 and 3").offset == 8
     assert refused(replace(parts, flags=1).pack(), "flags 0x1").offset == 10
     assert refused(PRUNED[:24] + bytes(16) + PRUNED[40:], "damaged").offset == 24
     for at in (12, 16, 20):

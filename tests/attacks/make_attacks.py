@@ -70,7 +70,7 @@ def attacks() -> dict[str, tuple[bytes, str]]:
         "no-words": (replace(parts, words=b"").pack(), "mask keeps"),
         "zero-word": (replace(parts, words=parts.words + bytes(4)).pack(), "last code word is 0"),
         "lengths-that-overflow": (signed(PRUNED[:12] + b"\xff" * 12 + PRUNED[24:]), "the header announces"),
-        "later-version": (replace(parts, version=3).pack(), "this hirelc reads format 2"),
+        "later-version": (replace(parts, version=4).pack(), "this hirelc reads formats 2 and 3"),
         "other-line-ends": (signed(PRUNED.replace(b"\n", b"\r\n", 1)), "not a .hirelc file"),
         "pickle": (
             b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system\x93\x8c\x02ls\x85R.",

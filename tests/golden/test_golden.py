@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 
 import pytest
 from golden_contents import GOLDEN
@@ -41,6 +42,12 @@ def test_the_same_contents_give_the_same_bytes(name: str) -> None:
 def test_reading_gives_the_recorded_values(name: str) -> None:
     found = json.loads(json.dumps(recorded(read(HERE / f"{name}.hirelc"))))
     assert found == json.loads((HERE / f"{name}.json").read_text()), BUMP.format(name)
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "format-2").glob("*.hirelc")), ids=lambda p: p.stem)
+def test_files_of_format_2_are_still_read(path: Path) -> None:
+    found = json.loads(json.dumps(recorded(read(path))))
+    assert found == json.loads((HERE / f"{path.stem}.json").read_text())
 
 
 def test_every_golden_file_is_small_and_made() -> None:

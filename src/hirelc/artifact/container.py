@@ -28,7 +28,7 @@ from hirelc.network.surgery import Kept
 from hirelc.policy import Choice
 
 MAGIC = b"\x89HIRELC\n"
-VERSION = 2
+VERSION, READABLE = 3, (2, 3)
 HEADER = struct.Struct("<8sHHIII16s")
 DIGEST_AT = 24
 
@@ -246,8 +246,9 @@ def _check_header(data: bytes) -> tuple[int, int]:
     if len(data) < HEADER.size:
         raise FormatError(f"the file ends within its header of {HEADER.size} bytes", len(data))
     _, version, flags, manifest_bytes, raw_bytes, words, digest = HEADER.unpack_from(data)
-    if version != VERSION:
-        raise FormatError(f"the file has format {version}; this hirelc reads format {VERSION}", 8)
+    if version not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise FormatError(f"the file has format {version}; this hirelc reads formats {known}", 8)
     if flags:
         raise FormatError(f"the file has flags {flags:#x}, which format {VERSION} does not know", 10)
     expected = HEADER.size + manifest_bytes + raw_bytes + 4 * words

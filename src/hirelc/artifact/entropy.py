@@ -69,8 +69,8 @@ def model_of_costs(first: int, costs: Sequence[int]) -> Model:
     return Model(first, tuple(0 if c == ABSENT else _WEIGHTS[c % COSTS_PER_BIT] >> (c // COSTS_PER_BIT) for c in costs))
 
 
-def costs_of_counts(counts: NDArray[np.int64]) -> tuple[int, ...]:
-    """The costs that describe counts best."""
+def costs_of_counts(counts: NDArray[np.int64] | NDArray[np.float64]) -> tuple[int, ...]:
+    """The costs that describe counts, or mean ones, best."""
     shares = counts / counts.sum()
     with np.errstate(divide="ignore"):
         costs = np.rint(-COSTS_PER_BIT * np.log2(shares))

@@ -12,6 +12,7 @@ from hirelc.artifact.entropy import Symbols, costs_of_counts
 
 BITS_PER_COST = 9.0  # what a symbol of a model takes in the deflated manifest
 BITS_PER_MODEL = 40.0
+COSTS_OF_RUN, RUN = 4, 86  # a run of equal costs takes as much as four of them, and one more for each 86 symbols
 
 Counts = NDArray[np.int64]
 
@@ -31,14 +32,33 @@ def histogram(symbols: Symbols) -> tuple[int, Counts]:
 
 
 def table_of(symbols: Symbols) -> Table:
-    """A model of its own, or the flat one where too few symbols would pay for a table."""
+    """A model of its own: each symbol's cost, costs by the run, or the flat one where too few symbols would pay for a table."""
     first, counts = histogram(symbols)
-    return _table(first, counts)
+    smooth, likely = _smooth(counts)
+    return Table(first, costs_of_counts(likely)) if smooth < min(_prices(counts)) else _table(first, counts)
 
 
 def _table(first: int, counts: Counts) -> Table:
     flat, own = _prices(counts)
     return Table(first, (0,) * len(counts) if flat <= own else costs_of_counts(counts))
+
+
+def _smooth(counts: Counts) -> tuple[float, NDArray[np.float64]]:
+    """Bits of symbols and model, and the counts that it goes by: runs, twice as long each, away from the commonest symbol,
+    that share one cost. A long tail of rare symbols needs no costs of their own.
+    """
+    middle = int(counts.argmax())
+    likely, costs = counts.astype(np.float64), 0
+    for side in (likely[middle + 1 :], likely[:middle][::-1]):
+        start, width = 0, 1
+        while start < len(side):
+            run = side[start : start + width]
+            run[:] = max(run.mean(), 0.5 / len(run))  # at least half a symbol: nothing in it is impossible
+            costs += min(len(run), COSTS_OF_RUN) + len(run) // RUN
+            start, width = start + width, 2 * width
+    present = counts > 0
+    bits = (counts[present] * np.log2(likely.sum() / likely[present])).sum()
+    return float(bits + BITS_PER_MODEL + BITS_PER_COST * (1 + costs)), likely
 
 
 def _prices(counts: Counts) -> tuple[float, float]:
