@@ -19,11 +19,11 @@ from hirelc.batches import first_samples
 from hirelc.compression.activations import ActivationSite, observe
 from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
 from hirelc.compression.fitting import round_to_bits, scale_to_bits
-from hirelc.compression.rate import FileGoal, kernel_bits
+from hirelc.compression.rate import START, FileGoal, kernel_bits
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.errors import FormatError
 from hirelc.failures import machine_failure
-from hirelc.measure.evaluate import NoScore, accuracy
+from hirelc.measure.evaluate import NoScore, accuracy, native_precision
 from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.calling import call, to_device
 from hirelc.network.spec import NetworkSpec
@@ -54,6 +54,7 @@ class Bench:
     :param exact: a candidate's file is as short as asked for, whatever it costs; else one that is a little too long stays so
         when rounding would do harm: the long fine-tune, which has the time, makes it shorter
     :ivar current: the weights of the last full fine-tune, once `moved`
+    :ivar strength: of the rate term, as the last fine-tune ended with it
     :ivar reserve: bits that coarser steps may leave / bits that reconstructed codes may take; found by measuring
     :ivar rounded_alone: kernels of the last candidate that could not be reconstructed -> the reason
     """
@@ -69,6 +70,7 @@ class Bench:
     reconstruction: Reconstruction | None = None
     exact: bool = True
     reserve: float = field(default=1.0, init=False)
+    strength: float = field(default=START, init=False)
     rounded_alone: Mapping[str, str] = field(default_factory=dict, init=False)
     current: nn.Module = field(init=False)
     moved: bool = field(default=False, init=False)
@@ -115,7 +117,9 @@ class Bench:
                 trained, data = self.finetune(compressed, target_bytes, images, **settings)
             else:
                 data = self.reconstruct(self.reconstruction, compressed, target_bytes)
-            score = self.read_back_accuracy(data)
+            # trials are compared with each other: what is delivered, or predicted from, is measured exactly
+            quick = native_precision(self.trainer.config.precision, self.trainer.device)
+            score = self.read_back_accuracy(data, "fp32" if fidelity == "full" else quick)
         except (Diverged, NoScore, FormatError, RuntimeError, MemoryError, OSError) as error:
             reason = _reason(error)
             if reason is None:
@@ -151,7 +155,7 @@ class Bench:
         starts = []
         for network in (self.current, self.original) if self.moved else (self.original,):
             compressed = self._applied(network, policy)
-            goal = _file_goal(target_bytes)
+            goal = self._goal(target_bytes)
             scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
             starts.append(compressed)
         return starts[0] if len(starts) == 1 else max(starts, key=self._first_points)
@@ -176,7 +180,7 @@ class Bench:
     def calibrate(self, compressed: CompressedNetwork, target_bytes: int) -> bytes:
         """Coarser steps and rounding that lead to a length of the file, and no training."""
         importance = cut_fisher(self.fisher, compressed)
-        goal = _file_goal(target_bytes)
+        goal = self._goal(target_bytes)
         scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
         self._round_away(compressed, importance, goal)
         return pack(compressed)
@@ -187,10 +191,11 @@ class Bench:
         The file is longer than wanted where no rounding can make it shorter, and, unless `exact`, where much is left over.
         """
         importance = cut_fisher(self.fisher, compressed)
-        goal = _file_goal(target_bytes)
+        goal = self._goal(target_bytes)
         led_to = goal if self.trainer.config.rate_term else None
         scale_to_bits(compressed, importance, (1 if led_to is None else HEAD_ROOM) * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
+        self.strength = self.strength if trained.strength is None else trained.strength
         if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
@@ -199,7 +204,7 @@ class Bench:
         """The file of a trained network that came out too long, rounded to its length in place; as it is where that would
         cost more than `most_points`."""
         before, data = copy.deepcopy(compressed.state_dict()), pack(compressed)
-        self._round_away(compressed, cut_fisher(self.fisher, compressed), _file_goal(target_bytes))
+        self._round_away(compressed, cut_fisher(self.fisher, compressed), self._goal(target_bytes))
         shorter = pack(compressed)
         if self.read_back_accuracy(data) - self.read_back_accuracy(shorter) <= most_points:
             return shorter
@@ -212,7 +217,7 @@ class Bench:
         Reconstructed codes take a little more than the steps let expect; how much is learned from each candidate.
         """
         importance = cut_fisher(self.fisher, compressed)
-        goal = _file_goal(target_bytes)
+        goal = self._goal(target_bytes)
         start = copy.deepcopy(compressed.state_dict())
         for _ in range(RECONSTRUCTIONS):
             compressed.load_state_dict(start)
@@ -227,6 +232,9 @@ class Bench:
         self._round_away(compressed, importance, goal)
         return pack(compressed)
 
+    def _goal(self, target_bytes: int) -> FileGoal:
+        return FileGoal(target_bytes, lambda network: len(pack(network)), self.strength)
+
     def _round_away(self, compressed: CompressedNetwork, importance: Mapping[str, Tensor], goal: FileGoal) -> None:
         for last in [False] * (ROUNDINGS - 1) + [True] * 2:
             if goal.met(compressed):
@@ -235,10 +243,11 @@ class Bench:
             now, wanted = kernel_bits(compressed), goal.kernel_bits(compressed)
             round_to_bits(compressed, importance, wanted if last else now - CAUTION * (now - wanted))
 
-    def read_back_accuracy(self, data: bytes) -> float:
+    def read_back_accuracy(self, data: bytes, precision: str = "fp32") -> float:
         """Accuracy on the search-validation split of the network that a file holds."""
-        network = build(read(data), copy.deepcopy(self.original)).to(self.trainer.device)
-        return accuracy(network, self.trainer.validation, self.trainer.task, device=self.trainer.device)
+        trainer = self.trainer
+        network = build(read(data), copy.deepcopy(self.original)).to(trainer.device)
+        return accuracy(network, trainer.validation, trainer.task, device=trainer.device, precision=precision)
 
     def take_over(self, measurement: Measurement, candidate: Candidate | None, memory: Mapping[str, Any]) -> None:
         """Makes a measurement that was made before this process count, as if it had been made now.
@@ -248,13 +257,14 @@ class Bench:
         """
         self.images_seen += measurement.images_seen
         self.reserve, self.rounded_alone = memory["reserve"], dict(memory["rounded_alone"])
+        self.strength = memory.get("strength", START)
         if candidate is not None and candidate.trained is not None and measurement.fidelity == "full":
             self.go_on_from(self.revive(candidate))
 
     @property
     def memory(self) -> dict[str, Any]:
         """What is learned from each measurement besides its weights; JSON-ready."""
-        return {"reserve": self.reserve, "rounded_alone": dict(self.rounded_alone)}
+        return {"reserve": self.reserve, "strength": self.strength, "rounded_alone": dict(self.rounded_alone)}
 
     def revive(self, candidate: Candidate) -> CompressedNetwork:
         """The compressed network of a candidate, with its trained weights, steps and ranges."""
@@ -275,10 +285,6 @@ class Bench:
             seconds=seconds,
             failure=reason,
         )
-
-
-def _file_goal(target_bytes: int) -> FileGoal:
-    return FileGoal(target_bytes, lambda network: len(pack(network)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from hirelc.compression.apply import CompressedNetwork, apply
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.fitting import scale_to_bits
-from hirelc.compression.rate import FileGoal, RateTerm, expected_bits, kernel_bits, shares_of, zero_order_bits
+from hirelc.compression.rate import AIM, FileGoal, RateTerm, expected_bits, kernel_bits, shares_of, zero_order_bits
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Granularity, NumberType, Policy
 
@@ -120,15 +121,15 @@ def test_a_training_is_led_to_the_target(share: float, seed: int, coarser: bool)
         optimizer.zero_grad()
         (loss if rate is None else loss + rate).backward()
         optimizer.step()
-    assert kernel_bits(compressed) == pytest.approx(0.99 * target, rel=0.05)
+    assert kernel_bits(compressed) == pytest.approx(AIM * target, rel=0.05)
 
 
 def test_nothing_is_asked_in_the_warm_up() -> None:
     compressed = made()
     term = RateTerm(compressed, goal(0.5 * kernel_bits(compressed)), 1000)
     assert term.loss(0) is None and term.loss(49) is None and term.loss(50) is not None
-    assert not term.reached(0)
-    assert RateTerm(compressed, goal(1.01 * kernel_bits(compressed)), 10).reached(0)
+    assert not term.reached()
+    assert RateTerm(compressed, goal(1.01 * kernel_bits(compressed)), 10).reached()
 
 
 def test_the_aim_follows_what_the_coder_gains() -> None:
@@ -138,13 +139,12 @@ def test_the_aim_follows_what_the_coder_gains() -> None:
     term = RateTerm(compressed, file, 10)
     before = term.target_bits
     saved = 0.1
-    term.reached(0)
-    assert term.target_bits - before == pytest.approx(0.99 * 0.1 * kernel_bits(compressed), rel=0.01)
+    term.reached()
+    assert term.target_bits - before == pytest.approx(AIM * 0.1 * kernel_bits(compressed), rel=0.01)
 
 
-def test_the_aim_is_lowered_where_the_file_ought_to_fit() -> None:
+def test_a_known_strength_is_where_the_controller_begins() -> None:
     compressed = made()
-    term = RateTerm(compressed, goal(0.5 * kernel_bits(compressed)), 100)
-    before = term.target_bits
-    assert not term.reached(50) and term.target_bits == pytest.approx(before)
-    assert not term.reached(70) and term.target_bits == pytest.approx(0.994 * before, rel=1e-3)
+    terms = [RateTerm(compressed, replace(goal(0.5 * kernel_bits(compressed)), strength=s), 100) for s in (0.001, 0.002)]
+    pulls = [float(term.loss(50).detach()) for term in terms]
+    assert pulls[1] == pytest.approx(2 * pulls[0], rel=0.01)

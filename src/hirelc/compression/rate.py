@@ -20,7 +20,7 @@ from hirelc.compression.quantize import as_rows
 
 WARM_UP = 0.05  # share of the steps without a rate term
 REACHED = 0.5  # share of the steps after which the size is to be the wanted one
-START = 0.1  # first strength: loss per bit and weight
+START = 0.1  # strength where none is known: loss per bit and weight
 WEAKEST, STRONGEST = 1e-4, 20.0
 LOOKS, FILES = 100, 20  # how often the codes are looked at at least, and the file, over a fine-tune
 APART = 5  # steps between looks at most: weights take some thirty to follow, and a controller that sleeps swings
@@ -28,8 +28,8 @@ INTEGRAL, PROPORTIONAL = 0.25, 10.0  # of the controller, on the relative excess
 
 MARGIN = 0.998  # of the wanted length: codes move a little after the last look at them
 # In training, of what the codes may take: the controller swings, and rounding 1 % away afterwards costs 0.4 points at
-# half a bit per weight. The aim is lowered a little whenever the file does not fit at a look that is due to find it so.
-AIM, LOWER = 0.99, 0.994
+# half a bit per weight.
+AIM = 0.995
 LEAST = 0.05  # of the present bits: a goal below that would leave zeros only
 
 
@@ -77,10 +77,12 @@ class FileGoal:
     """A length that the file of a compressed network is to have.
 
     :param written: how long the file of the network as it is now would be
+    :param strength: of the rate term at first; what another fine-tune to this length ended with saves looking for it
     """
 
     size_bytes: int
     written: Callable[[CompressedNetwork], int]
+    strength: float = START
 
     def met(self, compressed: CompressedNetwork) -> bool:
         return self.written(compressed) <= self.size_bytes
@@ -105,23 +107,19 @@ class RateTerm:
         self.compressed = compressed
         self.goal = goal
         self.steps = steps
-        self.integral = START
+        self.integral = goal.strength
         self.looked = 0  # the step of the last look
         self.strength = 0.0
         self.weights = max(1, sum(w.numel() for _, w in kernels_of(compressed)))
         self.bits = self.start_bits = max(1.0, kernel_bits(compressed))
-        self.aim = AIM
-        self.target_bits = self.aim * goal.kernel_bits(compressed)
+        self.target_bits = AIM * goal.kernel_bits(compressed)
         self.costs: list[Tensor] = []
 
-    def reached(self, step: int) -> bool:
-        """Whether the file would fit now. The aim is set anew: as codes get rarer, the coder's gains change."""
+    def reached(self) -> bool:
+        """Whether the file would fit now. The target is set anew: as codes get rarer, the coder's gains change."""
         written = self.goal.written(self.compressed)
-        met = written <= self.goal.size_bytes
-        if step > REACHED * self.steps:
-            self.aim = min(AIM, self.aim / LOWER if met else self.aim * LOWER)
-        self.target_bits = self.aim * self.goal.kernel_bits(self.compressed, written)
-        return met
+        self.target_bits = AIM * self.goal.kernel_bits(self.compressed, written)
+        return written <= self.goal.size_bytes
 
     def loss(self, step: int) -> Tensor | None:
         """What to add to the loss of this step; None while nothing is wanted."""
@@ -130,7 +128,7 @@ class RateTerm:
         if step % max(1, min(APART, self.steps // LOOKS)) == 0 or not self.costs:
             self._look(step)
         if step % max(1, self.steps // FILES) == 0:
-            self.reached(step)
+            self.reached()
         kernels = zip(kernels_of(self.compressed), self.costs, strict=True)
         bits = torch.stack([expected_bits(q, w, costs) for (q, w), costs in kernels]).sum()
         return self.strength / self.weights * bits

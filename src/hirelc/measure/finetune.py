@@ -114,7 +114,8 @@ class Trainer:
         student.eval()
         seconds = session.seconds + time.monotonic() - begun
         best = session.best.score if scored or settling else None
-        trained = Trained(session.seen, seconds, best, tuple(session.scores), session.loss)
+        strength = None if rate is None else rate.integral
+        trained = Trained(session.seen, seconds, best, tuple(session.scores), session.loss, strength)
         if checkpoint is not None:
             save_end(checkpoint, student, trained)
         return trained
@@ -125,7 +126,7 @@ class Trainer:
         session.scores.append((session.seen, score))
         # while the rate is high, scores sag and say nothing about the end
         late = schedule(session.step - 1, steps) < 0.5
-        fits = session.rate is None or session.rate.reached(session.step - 1)
+        fits = session.rate is None or session.rate.reached()
         session.best.offer(session.student, score, fits, late)
         session.student.train()
 

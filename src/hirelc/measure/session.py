@@ -17,7 +17,7 @@ from hirelc.compression.rate import RateTerm
 from hirelc.tensorfile import copy_into
 
 Saved = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-_RATE_NUMBERS = ("looked", "integral", "strength", "bits", "start_bits", "aim", "target_bits")
+_RATE_NUMBERS = ("looked", "integral", "strength", "bits", "start_bits", "target_bits")
 _OWN_NUMBERS = ("step", "epoch", "index", "seen", "loss", "first_loss", "seconds")
 
 
@@ -40,6 +40,7 @@ class Trained:
 
     :param best: accuracy on the search-validation split of the state that was kept; None where nothing was evaluated
     :param scores: (images seen, that accuracy) at each evaluation, the start included
+    :param strength: of the rate term at the end, in loss per bit and weight; None without
     """
 
     images: int
@@ -47,6 +48,7 @@ class Trained:
     best: float | None
     scores: tuple[tuple[int, float], ...]
     final_loss: float
+    strength: float | None = None
 
 
 class Best:
@@ -91,7 +93,7 @@ class Session:
         self.step = self.epoch = self.index = self.seen = 0
         self.loss = self.first_loss = math.nan
         self.seconds = 0.0
-        fits = rate is None or rate.reached(0)
+        fits = rate is None or rate.reached()
         self.scores = [] if unscored and not fits else [(0, score())]
         self.best = Best(student, self.scores[0][1] if self.scores else math.nan, fits)
 
@@ -190,7 +192,7 @@ def trained_of(values: Mapping[str, Any]) -> Trained:
     """The record of a fine-tune from its JSON."""
     scores = tuple((int(seen), float(score)) for seen, score in values["scores"])
     loss = math.nan if values["final_loss"] is None else values["final_loss"]
-    return Trained(values["images"], values["seconds"], values["best"], scores, loss)
+    return Trained(values["images"], values["seconds"], values["best"], scores, loss, values.get("strength"))
 
 
 def _plain(number: float) -> float | None:
