@@ -16,6 +16,7 @@ from hirelc.candidates import Bench, Candidate, save_state
 from hirelc.checkpoints import FINAL, FileCheckpoint, clear_checkpoints, save_candidate
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.prune import canonical
+from hirelc.controls import make_control
 from hirelc.latencies import TOLERANCE, Latency, final_latencies, stored_table
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged, Trained
@@ -45,9 +46,11 @@ def finish(
     score, macs = bench.read_back_accuracy(data), cost.macs(spec, compressed.policy)
     _note_final(run, bench, compressed, trained, data, accuracy=score, macs=macs)
     seconds = search_seconds + (time.monotonic() - begun if trained is None else trained.seconds)
-    control, control_row = _control(run, bench, images)
+    control, control_row = make_control(run, bench, images, lambda stage: _final(run, stage, "control"))
     network = build(read(data), copy.deepcopy(run.model))
     tests = _test(run, [run.model, control, network])
+    if control_row is not None and control is not None:
+        control_row = replace(control_row, test=tests[1])
     latency, expected = _latency(run, network, compressed.policy)
     before, after = (None, None) if latency is None else (latency.original_ms, latency.compressed_ms)
     ratio, parameters = spec.original_bytes / len(data), cost.parameters(spec, compressed.policy)
@@ -59,7 +62,7 @@ def finish(
         goal=run.goal,
         policy=compressed.policy,
         original=Row(*whole, before, expected[0]),
-        control=None if control_row is None else replace(control_row, test=tests[1]),
+        control=control_row,
         compressed=Row(*small, after, expected[1]),
         measurements=tuple(measurements),
         images_seen=bench.images_seen,
@@ -143,26 +146,6 @@ def _final(run: Run, stage: Stage, name: str) -> dict[str, Any]:
         rate = min(1.0, max(LEAST_FINAL_RATE, run.train.samples / MANY_SAMPLES))
     checkpoint = FileCheckpoint(run.directory, name, run.say)
     return {"name": "final", "rate_factor": rate, "progress": stage.advance, "checkpoint": checkpoint}
-
-
-def _control(run: Run, bench: Bench, images: int) -> tuple[nn.Module | None, Row | None]:
-    """The original given the same final fine-tune, uncompressed: an accuracy gain that it has too is not ours."""
-    if run.config.calibrate_only and run.config.train.control:
-        run.say.line("no control: nothing was trained, so the original is all there is to compare with")
-    if run.config.calibrate_only or not (run.config.train.control and run.config.train.final):
-        return None, None
-    control = copy.deepcopy(run.model)
-    try:
-        with run.say.stage("control: the original, trained on", images) as stage:
-            trained = bench.trainer.finetune(control, images, **_final(run, stage, "control"))
-    except Diverged as error:
-        run.say.warn(f"no control: its training failed ({error})")
-        return None, None
-    score = accuracy(control, run.validation, run.task, device=run.config.device)
-    run.directory.journal_once("control", trained=trained, accuracy=score)
-    spec = bench.spec
-    row = Row("control", spec.original_bytes, 1.0, score, None, cost.macs(spec), spec.parameters, trained.seconds)
-    return control, row
 
 
 def _test(run: Run, networks: list[nn.Module | None]) -> list[float | None]:

@@ -33,7 +33,7 @@ class Workshop:
 
     def moved(self, start: Candidate, size_bytes: int) -> Policy:
         """A candidate's policy at another size: precision and channels go where the proxy says they are worth most."""
-        choices = [tuple(start.policy[name] for name in block.kernels) for block in self.run.spec.blocks]
+        choices = self.landscape.choices(start.policy)
         bounds = [Bounds.of(self.run.config.search)] * len(choices)
         return self.landscape.policy(fit_to_bytes(self.landscape, choices, size_bytes, bounds).choices)
 
@@ -89,16 +89,10 @@ def closest(run: Run, points: Sequence[Point]) -> Point:
     return found
 
 
-def picked_from(run: Run) -> tuple[Path, int | str] | None:
-    """The folder that a pick began with, and the candidate in it; None for a run that searches."""
-    start = run.directory.event("start") or {}
-    return (Path(start["picked_from"]), start["start_candidate"]) if "picked_from" in start else None
-
-
 def picked(run: Run, bench: Bench, landscape: Landscape, source: tuple[Path, int | str]) -> Searched:
     """What a pick has in place of a search.
 
-    :param source: as `picked_from` found it
+    :param source: as `Run.source` has it
     :raises RunError: the run that it was picked from is no longer there, or its candidate cannot be moved to the goal
     """
     folder, name = source

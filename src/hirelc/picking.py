@@ -11,6 +11,7 @@ from torch import nn
 
 from hirelc.checkpoints import clear_checkpoints, load_candidate, save_candidate
 from hirelc.config import Config
+from hirelc.controls import planned_images
 from hirelc.errors import RunError
 from hirelc.fingerprint import differences, fingerprint
 from hirelc.journal import ADDED, SEARCHED
@@ -85,6 +86,8 @@ def pick(
 
 def _usual_final_images(folder: Path, config: Config) -> int:
     """What the run's search left to its own final fine-tune; where its time is limited, what there was time for."""
+    if (planned := planned_images(folder)) is not None:
+        return planned  # the control is the same then
     events = {event["event"]: event for event in read_journal(folder)}
     if "time_final" in events:
         return int(events["time_final"]["images"])

@@ -26,7 +26,7 @@ from hirelc.fingerprint import FINGERPRINT, fingerprint
 from hirelc.labelled import Labelled, LabelledSealed
 from hirelc.measure.sensitivity import Sensitivity
 from hirelc.models import answers, check_fits, check_task, place, settled
-from hirelc.moving import picked, picked_from
+from hirelc.moving import picked
 from hirelc.network.trace import check_module, float_copy, trace
 from hirelc.pacing import paced, resumed_pace
 from hirelc.policy import Goal
@@ -230,9 +230,8 @@ def _execute(run: Run, budget: TimeBudget | None) -> Result:
     searched = Recorded(run).searched(bench)
     if searched is None:
         landscape = make_landscape(run, sensitivity, importance)
-        source = picked_from(run)
-        if source is not None:
-            searched = picked(run, bench, landscape, source)
+        if run.source is not None:
+            searched = picked(run, bench, landscape, run.source)
         else:
             if budget is not None and plan is None:
                 run = paced(run, bench, landscape, budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -36,3 +37,9 @@ class Run:
     directory: RunDirectory
     say: Reporter
     pace: Pace | None = None
+
+    @property
+    def source(self) -> tuple[Path, int | str] | None:
+        """The folder that a pick began with, and the candidate in it; None for a run that searches."""
+        start = self.directory.event("start") or {}
+        return (Path(start["picked_from"]), start["start_candidate"]) if "picked_from" in start else None
