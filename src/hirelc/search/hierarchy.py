@@ -25,7 +25,7 @@ from hirelc.search.environments import (
     NetworkEnvironment,
     NetworkScene,
 )
-from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, rate_curve, reference
+from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, rate_curve
 from hirelc.search.improvement import expected_improvement
 from hirelc.search.problem import Problem, Proposal
 from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
@@ -92,8 +92,8 @@ class HierarchicalSearch:
         self._allowed = goal.max_drop if goal.max_drop is not None else DEFAULT_MAX_DROP
         learns = config.without != "surrogate"
         self._surrogate = Surrogate(stream_seed(seed, "surrogate"), config.surrogate_min_samples, learns)
-        self._reference = reference(problem, self._target.bytes, self._bounds)
         self._warm = WarmStart(problem, self._bounds, config.without != "warm-start")
+        self._reference = self._warm.reference(self._target.bytes)
         self._incumbent = self._warm.at(self._target.bytes)
         self._feedback: Feedback | None = None
         self._least_drop = np.inf

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from hirelc.policy import Choice
 from hirelc.search.bounds import Bounds
 from hirelc.search.fitting import Choices as Kernels
-from hirelc.search.fitting import reference
+from hirelc.search.fitting import Fit
 from hirelc.search.menu import Menu, Points, Table, menu, points
 from hirelc.search.problem import Problem
 from hirelc.search.surrogate import distortion_of
@@ -69,28 +69,28 @@ class Knapsack:
     def _menu(self) -> Menu:
         return menu(self.problem, self._bounds)
 
-    def best(self, byte_limit: int) -> Packed | None:
+    def best(self, start: Fit, byte_limit: int) -> Packed | None:
         """The best solution; None where even the smallest choices exceed a limit.
 
+        :param start: the reference at this limit: a solution that is known bounds what is looked at
         :param byte_limit: of the whole file
         """
-        found = self._solved(byte_limit, [])
+        found = self._solved(start, byte_limit, [])
         return None if found is None else found[0]
 
-    def next(self, byte_limit: int) -> Packed | None:
+    def next(self, start: Fit, byte_limit: int) -> Packed | None:
         """The best solution that differs from all earlier ones; None where there is none."""
-        found = self._solved(byte_limit, self._taken)
+        found = self._solved(start, byte_limit, self._taken)
         if found is None:
             return None
         self._taken.append(found[1])
         return found[0]
 
-    def _solved(self, byte_limit: int, taken: Sequence[Formats]) -> tuple[Packed, Formats] | None:
+    def _solved(self, start: Fit, byte_limit: int, taken: Sequence[Formats]) -> tuple[Packed, Formats] | None:
         """A solution and its formats, table by table.
 
         :param taken: what it has to differ from
         """
-        start = reference(self.problem, byte_limit, self._bounds)
         if not start.fits:
             return None
         worst = max(distortion_of(self.problem, start.choices), 1e-12)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hirelc.search.bounds import Bounds
-from hirelc.search.fitting import Choices, reference
+from hirelc.search.fitting import Choices, Fit, reference
 from hirelc.search.knapsack import Knapsack
 from hirelc.search.problem import Problem
 from hirelc.search.surrogate import distortion_of
@@ -16,22 +18,25 @@ class WarmStart:
     """
 
     def __init__(self, problem: Problem, bounds: Bounds, exact: bool = True) -> None:
-        self._problem, self._bounds = problem, bounds
+        self._problem = problem
         self._knapsack = Knapsack(problem, bounds) if exact else None
-        self._known: dict[int, tuple[Choices, ...]] = {}
+        self._referred = cache(lambda byte_limit: reference(problem, byte_limit, bounds))
+        self._known = cache(self._solved)
+
+    def reference(self, byte_limit: int) -> Fit:
+        """`fitting.reference` at a limit of the whole file."""
+        return self._referred(byte_limit)
 
     def at(self, byte_limit: int) -> tuple[Choices, ...]:
         """Canonical choices, one per kernel, per block.
 
         :param byte_limit: of the whole file
         """
-        if byte_limit not in self._known:
-            self._known[byte_limit] = self._solved(byte_limit)
-        return self._known[byte_limit]
+        return self._known(byte_limit)
 
     def _solved(self, byte_limit: int) -> tuple[Choices, ...]:
-        greedy = reference(self._problem, byte_limit, self._bounds).choices
-        packed = None if self._knapsack is None else self._knapsack.best(byte_limit)
-        if packed is None or packed.distortion >= distortion_of(self._problem, greedy):
-            return greedy
+        greedy = self.reference(byte_limit)
+        packed = None if self._knapsack is None else self._knapsack.best(greedy, byte_limit)
+        if packed is None or packed.distortion >= distortion_of(self._problem, greedy.choices):
+            return greedy.choices
         return packed.choices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hirelc.config import SearchConfig
 from hirelc.policy import Goal
 from hirelc.search.fitting import reference
@@ -20,13 +22,14 @@ class KnapsackSearch(Rival):
     def __init__(self, problem: Problem, goal: Goal, config: SearchConfig) -> None:
         super().__init__(problem, goal, config)
         self._knapsack = Knapsack(problem, self.bounds)
+        self._reference = cache(lambda byte_limit: reference(problem, byte_limit, self.bounds))
 
     def next(self, cycle: int, index: int) -> Proposal | None:
-        start = reference(self.problem, self.target.bytes, self.bounds)
+        start = self._reference(self.target.bytes)
         if not start.fits:
             return self.unseen(start.choices)
         for _ in range(_ATTEMPTS):
-            packed = self._knapsack.next(self.target.bytes)
+            packed = self._knapsack.next(start, self.target.bytes)
             if packed is None:
                 return None
             record = {"variables": packed.variables, "gap": packed.gap, "distortion": packed.distortion}
