@@ -3,8 +3,9 @@
     python benchmarks/protocol.py --bench ../shared/bench --network vit --protocol A --ratio 10.2 --seed 0
 
 Protocol A fine-tunes on 6,000 images and sees at most 240,000; protocol B on 55,000 and sees at most 1,100,000.
-The test split is read once per number, after the search. `--strategy` runs a rival under the same budget, measure and
-final fine-tune, `--without` the method with one part off; `hirelc ablate` compares all of them.
+`--also` picks further goals from the same run. The test split is read once per number, after the search. `--strategy` runs
+a rival under the same budget, measure and final fine-tune, `--without` the method with one part off; `hirelc ablate`
+compares all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 import hirelc
 from hirelc.artifact.container import VERSION
 from hirelc.common_benchmark import benchmark_network
+from hirelc.controls import planned_images
 from hirelc.data import load_data
 
 PROTOCOLS = {"A": (6_000, 240_000), "B": (55_000, 1_100_000)}
@@ -41,6 +43,8 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, required=True)
     parser.add_argument("--max-drop", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--also", type=float, nargs="*", default=[], help="further goals, picked from the same run")
+    parser.add_argument("--search-share", type=float, default=hirelc.TrainConfig.search_share, help="of the training budget")
     parser.add_argument("--strategy", default="hirelc")
     parser.add_argument("--without", help="a part of hirelc to switch off")
     parser.add_argument("--images", type=int, help="a smaller training budget than the protocol's")
@@ -53,23 +57,32 @@ def main() -> None:
     limit, images = PROTOCOLS[args.protocol]
     images = min(images, args.images or images)
     network = benchmark_network(args.bench, args.network)
-    splits = load_data("fashion-mnist", batch_size=128, train_limit=limit, seed=args.seed)
+    given = {"train_limit": limit, "seed": args.seed}
     config = hirelc.Config(
         seed=args.seed,
         search=hirelc.SearchConfig(strategy=args.strategy, without=args.without),
-        train=hirelc.TrainConfig(images=images, control=not args.no_control, rate_term=not args.no_rate_term),
+        train=hirelc.TrainConfig(
+            images=images, search_share=args.search_share, control=not args.no_control, rate_term=not args.no_rate_term
+        ),
     )
     name = f"{args.network}-{args.protocol}-{args.strategy}-{args.ratio:g}x-seed{args.seed}-{time.strftime('%H%M%S')}"
-    begun = time.monotonic()
-    result = hirelc.compress(
-        network,
-        splits.train,
-        splits.validation,
-        hirelc.Goal(ratio=args.ratio, max_drop=args.max_drop),
-        args.out / name,
-        test=splits.test,
-        config=config,
-    )
+    run, goal = args.out / name, hirelc.Goal(ratio=args.ratio, max_drop=args.max_drop)
+    splits, begun = load_data("fashion-mnist", **given), time.monotonic()
+    result = hirelc.compress(network, splits.train, splits.validation, goal, run, test=splits.test, config=config)
+    keep(args, result, result.images_seen, time.monotonic() - begun)
+    searched = result.images_seen - (planned_images(run) or 0)
+    for ratio in args.also:
+        splits, begun = load_data("fashion-mnist", **given), time.monotonic()  # each number opens the test split once
+        goal, out = hirelc.Goal(ratio=ratio, max_drop=args.max_drop), args.out / f"{name}-picked-{ratio:g}x"
+        result = hirelc.pick(run, network, splits.train, splits.validation, goal, out, test=splits.test)
+        keep(args, result, searched + result.images_seen, time.monotonic() - begun)
+
+
+def keep(args: argparse.Namespace, result: hirelc.Result, images: int, seconds: float) -> None:
+    """Prints a row and appends it to the journal.
+
+    :param images: that search and final fine-tune saw together
+    """
     row = {
         "commit": commit(),
         "format": VERSION,
@@ -77,7 +90,7 @@ def main() -> None:
         "protocol": args.protocol,
         "strategy": args.strategy if args.without is None else f"without-{args.without}",
         "rate_term": not args.no_rate_term,
-        "goal_ratio": args.ratio,
+        "goal_ratio": result.goal.ratio,
         "seed": args.seed,
         "bytes": result.compressed.size_bytes,
         "ratio": round(result.compressed.ratio, 2),
@@ -88,15 +101,15 @@ def main() -> None:
         "validation": result.compressed.validation,
         "macs": result.compressed.macs,
         "mac_ratio": round(result.original.macs / result.compressed.macs, 3),
-        "images_seen": result.images_seen,
-        "seconds": round(time.monotonic() - begun),
+        "images_seen": images,
+        "seconds": round(seconds),
         "shortfall": result.shortfall,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
     with args.journal.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    print(json.dumps(row, indent=1))
+    print(json.dumps(row, indent=1), flush=True)
 
 
 if __name__ == "__main__":
