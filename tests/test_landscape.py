@@ -65,6 +65,15 @@ def test_blocks_add_up_to_what_the_whole_policy_costs(name: str) -> None:
         assert problem.latency_ms(choices) == pytest.approx(problem.latency.predict(problem.spec, policy))
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_a_policy_gives_back_the_choices_that_it_was_made_of(name: str) -> None:
+    problem, generator = landscape(name), np.random.default_rng(1)
+    wanted = tuple(problem.canonical(b, random_choices(info, BOUNDS, generator)) for b, info in enumerate(problem.blocks))
+    policy = problem.policy(wanted)
+    assert problem.choices(policy) == wanted
+    assert problem.policy(problem.choices(policy)) == policy
+
+
 def test_most_networks_add_up() -> None:
     """Else each step of a fit looks at the whole network, which is a hundred times as slow."""
     assert [name for name in NETS if not landscape(name)._additive] == []

@@ -110,6 +110,10 @@ class Landscape:
             decided.update(self._named(block, block_choices))
         return canonical(self.spec, Policy.of({k.name: decided[k.name] for k in self.spec.kernels}))
 
+    def choices(self, policy: Policy) -> tuple[tuple[Choice, ...], ...]:
+        """What a policy decides, one choice per kernel, per block: the inverse of `policy`, but for the frame's choices."""
+        return tuple(tuple(policy[name] for name in block.kernels) for block in self.spec.blocks)
+
     def file_bytes(self, choices: Sequence[Choices]) -> int:
         if not self._additive:
             return self.sizes.file_bytes(self.policy(choices))

@@ -143,13 +143,13 @@ class _Loop:
         What comes of them is archived like all else: the pick is made again.
         """
         pick, settings = self._picked(), self.run.config.search
-        choices = [tuple(pick.policy[name] for name in block.kernels) for block in self.run.spec.blocks]
+        choices = self.landscape.choices(pick.policy)
         limit = ByteTarget(self.landscape, self.run.goal).bytes
         bounds = Bounds.of(settings)
         allowed = max(limit, self.landscape.file_bytes(choices))
         found = swaps(self.landscape, choices, allowed, bounds, SWAPS)
         self.run.say.line(f"after the cycles: the picked policy, and {len(found)} of its neighbours at equal bytes")
-        for origin, wanted in [("pick", tuple(choices)), *(("swap", swapped) for swapped in found)]:
+        for origin, wanted in [("pick", choices), *(("swap", swapped) for swapped in found)]:
             self.bench.go_on_from(self.bench.revive(pick.payload))
             proposal = Proposal(self.landscape.policy(wanted), wanted, origin, None, trial=True)
             self.measure(cycle, proposal, self._short, "short", rate_factor=GENTLY)
