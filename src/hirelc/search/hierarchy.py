@@ -109,7 +109,7 @@ class HierarchicalSearch:
             BlockScene(problem, block, share, self._bounds) for block, share in enumerate(self._distortion_shares())
         ]
         self._agents = [self._block_ensemble(scene, settings) for scene in self._scenes]
-        if config.without != "warm-start":
+        if self._warm.on:
             self._governors.warm_start(self._network.middle())
 
     def _block_ensemble(self, scene: BlockScene, settings: AgentSettings | None) -> Ensemble:
@@ -245,7 +245,7 @@ class HierarchicalSearch:
 
     def _around(self) -> NDArray[np.float64] | None:
         """What the warm start gives every block."""
-        return None if self._config.without == "warm-start" else self._fractions(self._warm.at(self._target.bytes))
+        return self._fractions(self._warm.at(self._target.bytes)) if self._warm.on else None
 
     def _no_feedback(self) -> Feedback:
         return Feedback(0.0, 1.0, 0.0, self._fractions(self._reference.choices))
@@ -265,7 +265,7 @@ class HierarchicalSearch:
         for block, (scene, ensemble, budget) in enumerate(zip(self._scenes, self._agents, budgets, strict=True)):
             self._progress(f"block {scene.info.name}", (1 + block) / (1 + len(budgets)))
             scene.grant(budget, self._surrogate, self._surrogate.in_use, self._incumbent[block])
-            if cycle == 0 and self._config.without != "warm-start":
+            if cycle == 0 and self._warm.on:
                 ensemble.warm_start(scene.action(self._incumbent[block]))
             learned = ensemble.train(self._config.low_level_steps)
             actions = ensemble.act(deterministic, start=scene.action(self._incumbent[block]))

@@ -14,12 +14,13 @@ from hirelc.search.surrogate import distortion_of
 class WarmStart:
     """The least distortion that a file's limit allows, solved once for each limit.
 
-    :param exact: whether the integer program is asked; the greedy reference is the start without
+    :param on: whether the integer program is asked and the agents begin at what it finds; without, `at` is the greedy
+        reference, and they begin anywhere
     """
 
-    def __init__(self, problem: Problem, bounds: Bounds, exact: bool = True) -> None:
-        self._problem = problem
-        self._knapsack = Knapsack(problem, bounds) if exact else None
+    def __init__(self, problem: Problem, bounds: Bounds, on: bool) -> None:
+        self._problem, self.on = problem, on
+        self._knapsack = Knapsack(problem, bounds) if on else None
         self._referred = cache(lambda byte_limit: reference(problem, byte_limit, bounds))
         self._known = cache(self._solved)
 
