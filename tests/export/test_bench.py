@@ -12,7 +12,7 @@ from hirelc.artifact.container import pack
 from hirelc.cli import app
 from hirelc.compression.apply import apply
 from hirelc.errors import FormatError, RunError
-from hirelc.export.bench import bench, check_inputs, count_macs, float_model, read_onnx, shaped_like
+from hirelc.export.bench import bench, check_inputs, count_macs, float_model, model_inputs, read_onnx, shaped_like
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Policy
 
@@ -115,9 +115,10 @@ def test_a_guessed_text_becomes_as_long_as_the_exported_one_and_gets_its_mask() 
     exported = {"input_ids": torch.arange(22).view(2, 11) % 16, "attention_mask": torch.ones(2, 11, dtype=torch.long)}
     model = float_model(Tokens().eval(), exported).SerializeToString()
     guessed = {"input_ids": torch.arange(15).view(3, 5)}
-    fitted = shaped_like(model, guessed)
+    wanted = model_inputs(model)
+    fitted = shaped_like(wanted, guessed)
     assert {name: tuple(tensor.shape) for name, tensor in fitted.items()} == {"input_ids": (3, 11), "attention_mask": (3, 11)}
     assert fitted["input_ids"][0].tolist() == [0, 1, 2, 3, 4] * 2 + [0] and bool((fitted["attention_mask"] == 1).all())
-    check_inputs(model, fitted)
+    check_inputs(wanted, fitted)
     with pytest.raises(RunError, match="takes attention_mask, too"):
-        check_inputs(model, {"input_ids": fitted["input_ids"]})
+        check_inputs(wanted, {"input_ids": fitted["input_ids"]})

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -209,12 +209,11 @@ def bench(
     original = factory().eval()
     network = load(file, factory)
     inputs = guess_example(original).inputs if example is None else example
-    if onnx_path is None:
-        compressed = draft(file, network, inputs).SerializeToString()
-    else:
-        compressed = read_onnx(Path(onnx_path))
-        inputs = shaped_like(compressed, inputs) if example is None else inputs
-    check_inputs(compressed, inputs)
+    compressed = draft(file, network, inputs).SerializeToString() if onnx_path is None else read_onnx(Path(onnx_path))
+    wanted = model_inputs(compressed)
+    if onnx_path is not None and example is None:
+        inputs = shaped_like(wanted, inputs)
+    check_inputs(wanted, inputs)
     models = {"original": float_model(original, inputs).SerializeToString(), "compressed": compressed}
     threads = threads or torch.get_num_threads()
     latencies: list[Latency] = []
@@ -231,11 +230,27 @@ def bench(
     return Bench(threads, sizes, tuple(latencies), peaks, (count_macs(original, inputs), count_macs(network, inputs)))
 
 
-def shaped_like(model: bytes, inputs: Any) -> Any:
+@dataclass(frozen=True)
+class ModelInput:
+    """What an ONNX model says of an input.
+
+    :param shape: a number where the length is fixed, a name where it is not
+    :param kind: as onnxruntime writes it, "tensor(int64)"
+    """
+
+    shape: tuple[int | str | None, ...]
+    kind: str
+
+
+def model_inputs(model: bytes) -> dict[str, ModelInput]:
+    """The inputs of an ONNX model by name, in its order."""
+    return {i.name: ModelInput(tuple(i.shape), i.type) for i in session(model, 1).get_inputs()}
+
+
+def shaped_like(wanted: Mapping[str, ModelInput], inputs: Any) -> Any:
     """A guessed example as a model wants it: repeated or cut to the lengths that its inputs are fixed to (texts, signals),
     and with the integer inputs that were not guessed: masks of ones, everything else zeros."""
-    wanted = {i.name: i for i in session(model, 1).get_inputs()}
-    shapes = iter([wanted[name].shape if name in wanted else [] for name in input_names(inputs)])
+    shapes = iter([wanted[name].shape if name in wanted else () for name in input_names(inputs)])
 
     def fitted(tensor: torch.Tensor) -> torch.Tensor:
         for dim, size in enumerate(next(shapes)[: tensor.ndim]):
@@ -248,23 +263,23 @@ def shaped_like(model: bytes, inputs: Any) -> Any:
         samples = len(next(iter(inputs.values())))
         for name, missing in wanted.items():
             fixed = missing.shape[1:]
-            if name not in inputs and missing.type == "tensor(int64)" and all(isinstance(size, int) for size in fixed):
-                inputs[name] = torch.full((samples, *fixed), int("mask" in name))
+            lengths = [size for size in fixed if isinstance(size, int)]
+            if name not in inputs and missing.kind == "tensor(int64)" and len(lengths) == len(fixed):
+                inputs[name] = torch.full((samples, *lengths), int("mask" in name))
     return inputs
 
 
-def check_inputs(model: bytes, inputs: Any) -> None:
+def check_inputs(wanted: Mapping[str, ModelInput], inputs: Any) -> None:
     """:raises RunError: the model takes inputs of another shape"""
-    fixed = {i.name: i.shape for i in session(model, 1).get_inputs()}
-    missing = sorted(set(fixed) - set(input_names(inputs)))
+    missing = sorted(set(wanted) - set(input_names(inputs)))
     if missing and isinstance(inputs, dict):
         raise RunError(f"the ONNX model takes {', '.join(missing)}, too: from Python, pass hirelc.bench an example that has it")
     for name, tensor in zip(input_names(inputs), input_arrays(inputs), strict=True):
-        wanted = fixed.get(name, list(tensor.shape))
         given = list(tensor.shape)
-        if len(wanted) != len(given) or any(isinstance(a, int) and a != b for a, b in zip(wanted, given, strict=True)):
+        shape = [*wanted[name].shape] if name in wanted else given
+        if len(shape) != len(given) or any(isinstance(a, int) and a != b for a, b in zip(shape, given, strict=True)):
             raise RunError(
-                f"the ONNX model's {name!r} has shape {wanted}, the benchmark's {given}: give --input-shape as it was exported"
+                f"the ONNX model's {name!r} has shape {shape}, the benchmark's {given}: give --input-shape as it was exported"
             )
 
 
