@@ -153,26 +153,18 @@ def attribute_proposals(
     network: nn.Module, coupling: Coupling, kernels: Sequence[str]
 ) -> Iterator[tuple[AttributeChange, ...]]:
     """Sets of integer attributes that may count heads or their channels, the smallest set first."""
-    paths = [name.rpartition(".")[0] for name in kernels]
-    common = common_prefix(paths)
     widths = {m.width * coupling.units for m in coupling.members}
     heads: list[AttributeChange] = []
     channels: list[AttributeChange] = []
     grouped: list[AttributeChange] = []
     query_heads = _query_heads(coupling)
-    for path, module in network.named_modules():
-        inside = path == common or path.startswith(common + ".") or not common
-        if not inside or path in paths:
-            continue
-        for attribute, value in vars(module).items():
-            if isinstance(value, bool) or not isinstance(value, int) or attribute.startswith("_"):
-                continue
-            if value == coupling.units:
-                heads.append(AttributeChange(path, attribute, 1))
-            elif value in query_heads:
-                grouped.append(AttributeChange(path, attribute, value // coupling.units))
-            elif value in widths:
-                channels.append(AttributeChange(path, attribute, value // coupling.units))
+    for path, attribute, value in _integers_around(network, kernels):
+        if value == coupling.units:
+            heads.append(AttributeChange(path, attribute, 1))
+        elif value in query_heads:
+            grouped.append(AttributeChange(path, attribute, value // coupling.units))
+        elif value in widths:
+            channels.append(AttributeChange(path, attribute, value // coupling.units))
     seen = set()
     for use_grouped, use_channels in product((False, True), repeat=2):
         for names in _subsets({change.attribute for change in heads}):
@@ -185,27 +177,32 @@ def attribute_proposals(
 
 def even_attributes(network: nn.Module, coupling: Coupling, kernels: Sequence[str]) -> Iterator[tuple[AttributeChange, ...]]:
     """Sets of integer attributes that may count the channels of a head, or of all heads together."""
-    paths = [name.rpartition(".")[0] for name in kernels]
-    common = common_prefix(paths)
     totals = {len(m.starts) * coupling.units for m in coupling.members if len(m.starts) > 1}
     each: list[AttributeChange] = []
     together: list[AttributeChange] = []
-    for path, module in network.named_modules():
-        if path in paths or (common and path != common and not path.startswith(common + ".")):
-            continue
-        for attribute, value in vars(module).items():
-            if type(value) is not int or attribute.startswith("_"):
-                continue
-            if value == coupling.units:
-                each.append(AttributeChange(path, attribute, 1))
-            elif value in totals:
-                together.append(AttributeChange(path, attribute, value // coupling.units))
+    for path, attribute, value in _integers_around(network, kernels):
+        if value == coupling.units:
+            each.append(AttributeChange(path, attribute, 1))
+        elif value in totals:
+            together.append(AttributeChange(path, attribute, value // coupling.units))
     seen = set()
     for names, others in product(_subsets({c.attribute for c in each}), _subsets({c.attribute for c in together})):
         chosen = (*(c for c in each if c.attribute in names), *(c for c in together if c.attribute in others))
         if chosen not in seen:
             seen.add(chosen)
             yield chosen
+
+
+def _integers_around(network: nn.Module, kernels: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """(path, attribute, value) of the public integers of all modules that stand beside kernels or hold them together."""
+    paths = [name.rpartition(".")[0] for name in kernels]
+    common = common_prefix(paths)
+    for path, module in network.named_modules():
+        if path in paths or (common and path != common and not path.startswith(common + ".")):
+            continue
+        for attribute, value in vars(module).items():
+            if type(value) is int and not attribute.startswith("_"):  # a bool is no count
+                yield path, attribute, value
 
 
 def _subsets(names: set[str]) -> list[tuple[str, ...]]:
