@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from hirelc.demo_networks import SelfAttention
 from zoo_cnn import Basic, Double
 from zoo_entry import Entry, each, images, tokens
-
-
-class FusedAttention(nn.Module):
-    """qkv in one projection; the head's size from the reshape."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, _ = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1))
 
 
 class TimmAttention(nn.Module):
@@ -136,7 +121,7 @@ class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(50, 24)
-        self.layers = nn.ModuleList(Encoder(FusedAttention, 24, 4) for _ in range(2))
+        self.layers = nn.ModuleList(Encoder(SelfAttention, 24, 4) for _ in range(2))
         self.head = nn.Linear(24, 50, bias=False)
         self.head.weight = self.embed.weight
 
@@ -183,7 +168,7 @@ TORCHVISION = ("layers.0.attn.mha.in_proj_weight", "layers.1.attn.mha.in_proj_we
 TORCH = ("encoder.layers.0.self_attn.in_proj_weight", "encoder.layers.1.self_attn.in_proj_weight")
 
 ENTRIES = (
-    Entry("vit-fused", lambda: ViT(FusedAttention), images(), 2, FUSED, PARTS),
+    Entry("vit-fused", lambda: ViT(SelfAttention), images(), 2, FUSED, PARTS),
     Entry("vit-timm", lambda: ViT(TimmAttention), images(), 2, FUSED, PARTS),
     Entry("vit-separate", lambda: ViT(SeparateAttention), images(), 2, each("layers.{}", "attn.q attn.k attn.v mlp.0"), PARTS),
     Entry("vit-torchvision", lambda: ViT(TorchAttention), images(), 2, TORCHVISION, PARTS),
