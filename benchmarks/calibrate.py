@@ -120,7 +120,7 @@ def main() -> None:
         network = benchmark_network(args.bench, args.network)
         size = 0
         for policy in ("uniform", "searched"):
-            splits = load_data("fashion-mnist", batch_size=128, train_limit=TRAIN_LIMIT, seed=seed)
+            splits = load_data("fashion-mnist", train_limit=TRAIN_LIMIT, seed=seed)
             out = args.out / f"{args.network}-{policy}-{args.bits}bit-seed{seed}-{time.strftime('%H%M%S')}"
             if policy == "uniform":
                 found = measured(partial(uniform, network, splits, out, args.bits, seed))

@@ -19,6 +19,7 @@ from hirelc.batches import (
     as_batches,
     first_samples,
     map_inputs,
+    samples_per_batch,
     shift_flip,
     split_batch,
 )
@@ -238,3 +239,11 @@ def test_the_test_split_is_sealed_until_the_search_is_over() -> None:
     assert sealed.readings == 1
     with pytest.raises(DataError, match="not be trained on"):
         sealed.epoch(0, training=True)
+
+
+def test_samples_per_batch_are_those_of_the_data() -> None:
+    x, y = torch.zeros(20, 3), torch.zeros(20, dtype=torch.long)
+    assert samples_per_batch(as_batches((x, y), 8)) == 8
+    assert samples_per_batch(as_batches(DataLoader(TensorDataset(x, y), batch_size=5), 8)) == 5
+    assert samples_per_batch(as_batches((x[:4], y[:4]), 8)) == 4
+    assert samples_per_batch(as_batches([(x[:7], y[:7])], 8)) == 7

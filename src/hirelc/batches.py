@@ -192,6 +192,12 @@ class Sealed:
         return self._batches.epoch(seed, training=False)
 
 
+def samples_per_batch(data: Batches) -> int | None:
+    """How many samples a training batch has, by the first of them; None without one."""
+    first = next(iter(data.epoch(0, training=True)), None)
+    return None if first is None else batch_length(first[0])
+
+
 def no_targets(samples: int) -> Tensor:
     """What stands in the place of targets where there are none."""
     return torch.empty(samples, 0)

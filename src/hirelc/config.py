@@ -82,7 +82,8 @@ class TrainConfig:
     :param images: training samples (forward and backward) that search and final fine-tune may see together
     :param seconds: wall time of the whole run; with it, `images` and the numbers of the search follow from the time
     :param search_share: share of `images` spent on the measurements of the search
-    :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3
+    :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3, for a
+        batch of 128; half the samples, 1/sqrt(2) of it
     :param final_rate: peak learning rate of the final fine-tune, as a factor; None goes by the number of samples:
         1 from 20,000 on, with fewer less, 0.3 at the least
     :param distill_weight: weight of the distillation loss against the task's own loss
@@ -95,7 +96,7 @@ class TrainConfig:
     images: int = 240_000
     seconds: float | None = None
     search_share: float = 0.3
-    batch_size: int = 128
+    batch_size: int = 64
     learning_rate: float | None = None
     final_rate: float | None = None
     weight_decay: float = 1e-4

@@ -1,6 +1,6 @@
 """Data sets by name, split three ways: train, search-validation, and a sealed test split.
 
-    splits = load_data("fashion-mnist:/data/fashion", batch_size=128)
+    splits = load_data("fashion-mnist:/data/fashion", batch_size=64)
     for inputs, targets in splits.train.epoch(seed=0, training=True): ...
 
 A data source is a function registered under a name: `@source("name")`, from the text behind the colon and a
@@ -31,6 +31,7 @@ from hirelc.batches import (
     first_samples,
     map_inputs,
 )
+from hirelc.config import TrainConfig
 from hirelc.data_checks import check_inputs, check_labels, checked_pair, look_through
 from hirelc.errors import DataError, HirelcError
 from hirelc.idx import find_idx_files, read_idx
@@ -82,7 +83,7 @@ def source(name: str) -> Callable[[Source], Source]:
 def load_data(
     spec: str,
     *,
-    batch_size: int = 128,
+    batch_size: int = TrainConfig.batch_size,
     train_limit: int | None = None,
     augment: str | None = "auto",
     seed: int = 0,

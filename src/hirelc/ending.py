@@ -85,6 +85,8 @@ def _delivered(
     limit = run.goal.byte_limit(bench.spec.original_bytes)
     if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
         limit = len(picked.data)
+    if picked.trained is not None and picked.trained.strength is not None:
+        bench.strength = picked.trained.strength
     trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
     bench.images_seen += 0 if trained is None else trained.images
     return trained, data

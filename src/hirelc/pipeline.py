@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hirelc.batches import Batches, Sealed, as_batches, first_samples
+from hirelc.batches import Batches, Sealed, as_batches, first_samples, samples_per_batch
 from hirelc.candidates import Bench
 from hirelc.config import Config, TrainConfig
 from hirelc.data_checks import check_classes, compare_splits, look_through
@@ -145,6 +145,8 @@ def prepare(
         as_batches(data["train"], batch, labelled),
         as_batches(data["val"], batch, labelled),
     )
+    if found := samples_per_batch(splits[0]):  # a loader, or few samples, decide themselves
+        config = replace(config, train=replace(config.train, batch_size=found))
     sealed = None if test is None else test if isinstance(test, Sealed) else Sealed(as_batches(test, batch, labelled))
     if searches and config.train.seconds is None:
         images_per_measurement(config, splits[0])

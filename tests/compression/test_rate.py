@@ -145,6 +145,6 @@ def test_the_aim_follows_what_the_coder_gains() -> None:
 
 def test_a_known_strength_is_where_the_controller_begins() -> None:
     compressed = made()
-    terms = [RateTerm(compressed, replace(goal(0.5 * kernel_bits(compressed)), strength=s), 100) for s in (0.001, 0.002)]
+    terms = [RateTerm(compressed, replace(goal(0.5 * kernel_bits(compressed)), strength=s), 1000) for s in (0.001, 0.002)]
     pulls = [float(term.loss(50).detach()) for term in terms]
     assert pulls[1] == pytest.approx(2 * pulls[0], rel=0.01)

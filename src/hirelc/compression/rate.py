@@ -24,12 +24,13 @@ START = 0.1  # strength where none is known: loss per bit and weight
 WEAKEST, STRONGEST = 1e-4, 20.0
 LOOKS, FILES = 100, 20  # how often the codes are looked at at least, and the file, over a fine-tune
 APART = 5  # steps between looks at most: weights take some thirty to follow, and a controller that sleeps swings
-INTEGRAL, PROPORTIONAL = 0.25, 10.0  # of the controller, on the relative excess of bits; the former for each step
+FEW = 250  # steps: with fewer the controller has to be faster
+INTEGRAL, PROPORTIONAL = 0.25, 20.0  # of the controller, on the relative excess of bits; the former for each step
 
 MARGIN = 0.998  # of the wanted length: codes move a little after the last look at them
 # In training, of what the codes may take: the controller swings, and rounding 1 % away afterwards costs 0.4 points at
 # half a bit per weight.
-AIM = 0.995
+AIM = 0.993
 LEAST = 0.05  # of the present bits: a goal below that would leave zeros only
 
 
@@ -107,7 +108,7 @@ class RateTerm:
         self.compressed = compressed
         self.goal = goal
         self.steps = steps
-        self.integral = goal.strength
+        self.integral, self.gain = goal.strength, INTEGRAL * max(1.0, FEW / steps)
         self.looked = 0  # the step of the last look
         self.strength = 0.0
         self.weights = max(1, sum(w.numel() for _, w in kernels_of(compressed)))
@@ -142,7 +143,7 @@ class RateTerm:
         wanted = max(self.target_bits, self.start_bits * (self.target_bits / self.start_bits) ** progress)
         excess = max(-0.5, min(0.5, self.bits / wanted - 1))
         passed, self.looked = step - self.looked, step
-        self.integral = min(STRONGEST, max(WEAKEST, self.integral * math.exp(INTEGRAL * passed * excess)))
+        self.integral = min(STRONGEST, max(WEAKEST, self.integral * math.exp(self.gain * passed * excess)))
         self.strength = self.integral * math.exp(PROPORTIONAL * excess)
 
 

@@ -31,6 +31,7 @@ from hirelc.seeds import stream_seed
 from hirelc.task import Task
 
 WARM_UP = 0.1  # share of the steps
+USUAL_BATCH = 128  # samples, that the usual learning rates are for; Adam wants the square root of what they grow by
 GRADIENT_NORM = 5.0
 EXPLODED = 1e6  # times the first loss, or one
 
@@ -205,7 +206,8 @@ class Trainer:
     def _learning_rate(self) -> float:
         if self.config.learning_rate is not None:
             return self.config.learning_rate
-        return 2e-3 if any(isinstance(m, _BatchNorm) for m in self.teacher.modules()) else 1e-3
+        usual = 2e-3 if any(isinstance(m, _BatchNorm) for m in self.teacher.modules()) else 1e-3
+        return usual * math.sqrt(self.config.batch_size / USUAL_BATCH)
 
 
 def schedule(step: int, steps: int) -> float:

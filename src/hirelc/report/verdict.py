@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hirelc.config import TrainConfig
 from hirelc.report.reading import Json, Run
 from hirelc.report.steps import Step, best_so_far, exceeded, picked
 from hirelc.report.words import goal_words
@@ -27,7 +28,7 @@ _OPTIONS = {
     ("search", "min_keep"): ("--min-keep", 0.5),
     ("search", "strategy"): ("--strategy", "hirelc"),
     ("train", "images"): ("--images", 240_000),
-    ("train", "batch_size"): ("--batch-size", 128),
+    ("train", "batch_size"): ("--batch-size", TrainConfig.batch_size),
     ("train", "learning_rate"): ("--learning-rate", None),
     ("train", "precision"): ("--precision", "auto"),
 }

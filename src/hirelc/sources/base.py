@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hirelc.batches import AUGMENTATIONS, Batches, Inputs, Normalisation, Sealed, TensorBatches, map_inputs
+from hirelc.config import TrainConfig
 from hirelc.data_checks import check_classes, check_targets
 from hirelc.errors import DataError
 from hirelc.seeds import stream_seed
@@ -59,7 +60,7 @@ class Request:
     :param classes: names of the classes in the order of the network's outputs; None sorts the names that occur
     """
 
-    batch_size: int = 128
+    batch_size: int = TrainConfig.batch_size
     train_limit: int | None = None
     augment: str | None = "auto"
     seed: int = 0
