@@ -174,6 +174,6 @@ def test_nothing_that_a_session_moves_is_left_out() -> None:
 
     rate = RateTerm(made, FileGoal(600, written), STEPS)
     session = Session(made, _optimizer(made, 0.01, 0.0), rate, lambda: trainer._validate(made, "fp32"))
-    assert set(vars(rate)) == {*module._RATE_NUMBERS, "costs", "compressed", "goal", "steps", "weights"}
+    assert set(vars(rate)) == {*module._RATE_NUMBERS, "costs", "compressed", "goal", "steps", "weights", "gain"}
     kept = {*module._OWN_NUMBERS, "scores", "peaks", "best"}
     assert set(vars(session)) == {*kept, "student", "optimizer", "rate"}
