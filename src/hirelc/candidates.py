@@ -54,7 +54,7 @@ class Bench:
     :param exact: a candidate's file is as short as asked for, whatever it costs; else one that is a little too long stays so
         when rounding would do harm: the long fine-tune, which has the time, makes it shorter
     :ivar current: the weights of the last full fine-tune, once `moved`
-    :ivar strength: of the rate term, as the last fine-tune ended with it
+    :ivar strengths: of the rate term, by the images of a fine-tune, as the last such ended with it: short ones pull harder
     :ivar reserve: bits that coarser steps may leave / bits that reconstructed codes may take; found by measuring
     :ivar rounded_alone: kernels of the last candidate that could not be reconstructed -> the reason
     """
@@ -70,7 +70,7 @@ class Bench:
     reconstruction: Reconstruction | None = None
     exact: bool = True
     reserve: float = field(default=1.0, init=False)
-    strength: float = field(default=START, init=False)
+    strengths: dict[int, float] = field(default_factory=dict, init=False)
     rounded_alone: Mapping[str, str] = field(default_factory=dict, init=False)
     current: nn.Module = field(init=False)
     moved: bool = field(default=False, init=False)
@@ -191,11 +191,12 @@ class Bench:
         The file is longer than wanted where no rounding can make it shorter, and, unless `exact`, where much is left over.
         """
         importance = cut_fisher(self.fisher, compressed)
-        goal = self._goal(target_bytes)
+        goal = self._goal(target_bytes, self.strengths.get(images, START))
         led_to = goal if self.trainer.config.rate_term else None
         scale_to_bits(compressed, importance, (1 if led_to is None else HEAD_ROOM) * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
-        self.strength = self.strength if trained.strength is None else trained.strength
+        if trained.strength is not None:
+            self.strengths[images] = trained.strength
         if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
@@ -232,8 +233,8 @@ class Bench:
         self._round_away(compressed, importance, goal)
         return pack(compressed)
 
-    def _goal(self, target_bytes: int) -> FileGoal:
-        return FileGoal(target_bytes, lambda network: len(pack(network)), self.strength)
+    def _goal(self, target_bytes: int, strength: float = START) -> FileGoal:
+        return FileGoal(target_bytes, lambda network: len(pack(network)), strength)
 
     def _round_away(self, compressed: CompressedNetwork, importance: Mapping[str, Tensor], goal: FileGoal) -> None:
         for last in [False] * (ROUNDINGS - 1) + [True] * 2:
@@ -257,14 +258,14 @@ class Bench:
         """
         self.images_seen += measurement.images_seen
         self.reserve, self.rounded_alone = memory["reserve"], dict(memory["rounded_alone"])
-        self.strength = memory.get("strength", START)
+        self.strengths = {int(images): strength for images, strength in memory.get("strengths", {}).items()}
         if candidate is not None and candidate.trained is not None and measurement.fidelity == "full":
             self.go_on_from(self.revive(candidate))
 
     @property
     def memory(self) -> dict[str, Any]:
         """What is learned from each measurement besides its weights; JSON-ready."""
-        return {"reserve": self.reserve, "strength": self.strength, "rounded_alone": dict(self.rounded_alone)}
+        return {"reserve": self.reserve, "strengths": dict(self.strengths), "rounded_alone": dict(self.rounded_alone)}
 
     def revive(self, candidate: Candidate) -> CompressedNetwork:
         """The compressed network of a candidate, with its trained weights, steps and ranges."""

@@ -28,6 +28,7 @@ from hirelc.search.archive import LATER
 
 MODEL_FILE = "model.hirelc"
 MOST_ROUNDED = 1.0  # points that rounding a file to its goal may cost when nothing comes after
+LONG_ENOUGH = 0.02  # of the final fine-tune: what a shorter one pulled with is too much for it
 MANY_SAMPLES, LEAST_FINAL_RATE = 20_000, 0.3
 
 
@@ -85,8 +86,9 @@ def _delivered(
     limit = run.goal.byte_limit(bench.spec.original_bytes)
     if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
         limit = len(picked.data)
-    if picked.trained is not None and picked.trained.strength is not None:
-        bench.strength = picked.trained.strength
+    before = picked.trained
+    if before is not None and before.strength is not None and before.images >= LONG_ENOUGH * images:
+        bench.strengths[images] = before.strength
     trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
     bench.images_seen += 0 if trained is None else trained.images
     return trained, data

@@ -21,14 +21,15 @@ from hirelc.search.archive import FEE, LATER, Archive, Entry
 from hirelc.search.baselines import make_search
 from hirelc.search.bounds import Bounds
 from hirelc.search.budgets import ByteTarget
-from hirelc.search.problem import Proposal, SearchStrategy
+from hirelc.search.problem import INCUMBENT, Proposal, SearchStrategy
 from hirelc.search.swaps import swaps
 
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
-SWAPS, GENTLY = 2, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
-SHORT = 0.3  # of a full measurement's training, for the short measurements of a cycle together
+SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
+SHORT = 0.15  # of a full measurement's training
+CLIMBING = 3  # short measurements of a cycle: the best policy so far, and two that may be better
 
 
 def images_per_measurement(config: Config, train: Batches) -> int:
@@ -52,9 +53,9 @@ def images_per_measurement(config: Config, train: Batches) -> int:
 
 def full_measurements(settings: SearchConfig) -> float:
     """What the measurements of a search cost together, in units of one with full training."""
-    short = SHORT if settings.contenders > 1 else 0.0
-    improving = (1 + SWAPS) * SHORT / 2 if improves(settings) else 0.0
-    return 1 + settings.cycles * (1 + short) + improving  # the first cycle measures the reference as well
+    short = CLIMBING * SHORT if settings.contenders > 1 else 0.0
+    improving = (1 + SWAPS) * SHORT if improves(settings) else 0.0
+    return 1 + settings.cycles * (1 + short) + improving  # the first cycle measures what the search begins with as well
 
 
 def improves(settings: SearchConfig) -> bool:
@@ -92,6 +93,9 @@ def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
             + next((m.failure for m in loop.measurements if m.failure), "the search proposed nothing")
         )
     return loop.ended(time.monotonic() - begun)
+
+
+_Standing = tuple[Proposal, Candidate | None]
 
 
 class _Loop:
@@ -157,29 +161,30 @@ class _Loop:
     @property
     def _short(self) -> int:
         """Training samples of a short measurement."""
-        return max(self.run.config.train.batch_size, round(SHORT * self.images / 2))
+        return max(self.run.config.train.batch_size, round(SHORT * self.images))
 
     def climb(self, cycle: int, trials: list[Proposal]) -> None:
         """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
 
-        A kind of measurement that told nothing in one cycle is left out in the next.
+        The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. A kind
+        of measurement that told nothing in one cycle is left out in the next.
         """
         if self.images == 0:  # nothing is trained: one measurement says all
             for proposal in trials:
                 self.measure(cycle, proposal, 0)
             return
-        standing: list[tuple[Proposal, Candidate | None]] = [(proposal, None) for proposal in trials]
-        if len(standing) > 2:
-            standing = self._best(cycle, standing, 0, "calibrated")
-            standing = standing[: (len(standing) + 1) // 2]
+        known: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin == INCUMBENT]
+        standing: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin != INCUMBENT]
+        room = max(1, CLIMBING - len(known))
+        if len(standing) > room:
+            standing = self._best(cycle, standing, 0, "calibrated")[:room]
+        standing += known
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
             self.measure(cycle, proposal, self.images, start=_trained(start))
 
-    def _best(
-        self, cycle: int, standing: list[tuple[Proposal, Candidate | None]], images: int, fidelity: str
-    ) -> list[tuple[Proposal, Candidate | None]]:
+    def _best(self, cycle: int, standing: list[_Standing], images: int, fidelity: str) -> list[_Standing]:
         """Those that did not fail, the least drop first; as they came where no drop tells anything."""
         if fidelity in self._blind:
             return standing

@@ -48,8 +48,8 @@ def test_a_search_beats_random_and_records_how() -> None:
     problem = FakeProblem()
     told: list[tuple[str, float]] = []
     search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), SMALL, 0, lambda *news: told.append(news))
-    reference, vote = search.propose(0)
-    assert (reference.origin, vote.origin) == ("reference", "vote")
+    first, vote = search.propose(0)
+    assert (first.origin, vote.origin) == ("warm start", "vote")
     assert told[0] == ("budgets", 0.0) and all(0 <= fraction < 1 for _, fraction in told)
     record = json.loads(json.dumps(vote.record))
     assert len(record["high_level"]["budgets"]) == len(record["low_level"]) == len(vote.budgets) == 4
@@ -59,7 +59,7 @@ def test_a_search_beats_random_and_records_how() -> None:
             assert agent["reward"] > agent["random_reward"] and 0 < agent["entropy"] < 1
     assert vote.predicted_drop == record["predicted_drop"] > 0
     assert record["surrogate"]["in_use"] is False
-    for proposal in (reference, vote):
+    for proposal in (first, vote):
         entry = search.observe(proposal, problem.measure(proposal.choices))
         assert entry["absolute_error"] == pytest.approx(abs(entry["measured_drop"] - proposal.predicted_drop))
     (last,) = search.propose(1)
@@ -69,13 +69,13 @@ def test_a_search_beats_random_and_records_how() -> None:
 
 def test_trials_of_a_cycle_are_new_policies_within_the_limit_that_promise_most() -> None:
     problem = FakeProblem()
-    search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), replace(SMALL, trials=4), 0)
-    reference, *trials = search.propose(0)
-    assert not reference.trial and all(proposal.trial for proposal in trials)
-    assert trials[0].origin == "vote" and len(trials) == 4
-    assert trials[1].origin == "warm start" and {proposal.origin for proposal in trials[2:]} <= {"member", "variation"}
-    assert len({proposal.policy for proposal in (reference, *trials)}) == 5
-    gains = [proposal.record["expected_improvement"] for proposal in trials[2:] if proposal.record]
+    search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), replace(SMALL, trials=5), 0)
+    first, *trials = search.propose(0)
+    assert not first.trial and all(proposal.trial for proposal in trials)
+    assert [proposal.origin for proposal in trials[:3]] == ["vote", "incumbent", "reference"]
+    assert trials[1].policy == first.policy and {proposal.origin for proposal in trials[3:]} <= {"member", "variation"}
+    assert len({proposal.policy for proposal in trials}) == 5
+    gains = [proposal.record["expected_improvement"] for proposal in trials[3:] if proposal.record]
     assert gains == sorted(gains, reverse=True) and len(gains) == 2
     assert max(problem.file_bytes(proposal.choices) for proposal in trials) <= problem.original_bytes / 20
 
@@ -83,7 +83,7 @@ def test_trials_of_a_cycle_are_new_policies_within_the_limit_that_promise_most()
 def test_a_trial_with_little_training_says_nothing_about_full_training() -> None:
     problem = FakeProblem(2)
     search = HierarchicalSearch(problem, Goal(ratio=20), replace(SMALL, trials=2), 0)
-    _, vote, _ = search.propose(0)
+    _, vote, *_ = search.propose(0)
     calibrated = replace(problem.measure(vote.choices), fidelity="calibrated")
     assert search.observe(vote, calibrated)["measured_drop"] == calibrated.drop_points
     assert search._surrogate.record()["samples"] == 0 and search._feedback is None

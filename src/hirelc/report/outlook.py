@@ -44,8 +44,8 @@ class _Pace:
 
 
 def ends_cycle(origin: str, measurement: Json) -> bool:
-    """Whether a measurement is a cycle's last: in full, of a policy that the cycle found."""
-    return origin != "reference" and measurement.get("fidelity", "full") == "full"
+    """Whether a measurement is a cycle's last: in full, of a policy that the cycle came to."""
+    return origin not in ("reference", "warm start") and measurement.get("fidelity", "full") == "full"
 
 
 def seconds_left(run: Run, now: datetime, at: UnderWay | None = None) -> float | None:

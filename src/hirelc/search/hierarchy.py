@@ -27,7 +27,7 @@ from hirelc.search.environments import (
 )
 from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, rate_curve
 from hirelc.search.improvement import expected_improvement
-from hirelc.search.problem import Problem, Proposal
+from hirelc.search.problem import INCUMBENT, Problem, Proposal
 from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
 from hirelc.search.surrogate import Surrogate, distortion_of, network_features
 from hirelc.search.variations import Variations
@@ -69,9 +69,10 @@ class _Ballot:
 class HierarchicalSearch:
     """`SearchStrategy` of hirelc: a high-level ensemble grants budgets, one low-level ensemble per block spends them.
 
-    Cycle 0 proposes the reference policy and the vote, later cycles the vote. The first half of the cycles
-    explores (members' actions are drawn), the rest is deterministic. No policy is proposed twice. The agents begin
-    near the exact solution for the proxy, which is a trial of cycle 0.
+    Cycle 0 proposes the warm start (the exact solution for the proxy, near which the agents begin) and the vote, later
+    cycles the vote. The first half of the cycles explores (members' actions are drawn), the rest is deterministic. Where
+    there are trials, the vote has to beat the best policy so far, which is then trained on, and others. No other policy is
+    proposed twice.
 
     :param progress: told what goes on, and which part of the cycle is done, 0 to 1
     """
@@ -131,7 +132,7 @@ class HierarchicalSearch:
 
         :raises RunError: when a reward carries no signal
         """
-        proposals = [self._reference_proposal()] if cycle == 0 else []
+        proposals = [self._first_proposal()] if cycle == 0 else []
         deterministic = cycle >= self._config.cycles // 2
         budgets, high_record, high_drops, high_sizes = self._decide_budgets(cycle, deterministic)
         voted, low_record, wishes = self._decide_blocks(cycle, budgets, deterministic)
@@ -172,8 +173,6 @@ class HierarchicalSearch:
         for start in dict.fromkeys((tuple(voted), self._incumbent)):
             for redrawn in range(1, _REDRAWN + 1):
                 pool += [("variation", fit) for fit in variations.of(start, redrawn, generator)]
-        warm = self._warm_proposal(cycle)
-        self._proposed |= {proposal.policy for proposal in warm}
         policies = {self._problem.policy(fit.choices): (origin, fit) for origin, fit in reversed(pool) if fit.fits}
         ranked = []
         for policy, (origin, fit) in policies.items():
@@ -184,25 +183,30 @@ class HierarchicalSearch:
                     (gain, Proposal(policy, fit.choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
                 )
         ranked.sort(key=lambda entry: -entry[0])
-        chosen = [*warm, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
+        known = [self._known_proposal(self._incumbent, INCUMBENT)]
+        if cycle == 0 and self._warm.on:
+            known.append(self._known_proposal(self._reference.choices, "reference"))
+        once = {proposal.policy: proposal for proposal in reversed(known)} | {self._problem.policy(voted): None}
+        known = [proposal for proposal in known if once[proposal.policy] is proposal]
+        chosen = [*known, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
 
-    def _warm_proposal(self, cycle: int) -> list[Proposal]:
-        """The warm start itself, in cycle 0, where it is neither the reference nor the vote."""
-        choices = self._warm.at(self._target.bytes)
-        policy = self._problem.policy(choices)
-        if cycle > 0 or policy in self._proposed:
-            return []
-        return [Proposal(policy, choices, "warm start", self._predict(choices), trial=True)]
+    def _known_proposal(self, choices: Sequence[Choices], origin: str) -> Proposal:
+        """A trial of a policy that the search began with or came to."""
+        fixed = tuple(map(tuple, choices))
+        return Proposal(self._problem.policy(fixed), fixed, origin, self._predict(fixed), trial=True)
 
-    def _reference_proposal(self) -> Proposal:
-        fit = self._reference
-        policy = self._problem.policy(fit.choices)
+    def _first_proposal(self) -> Proposal:
+        """The warm start, or the reference without one."""
+        choices, origin = self._incumbent, "warm start" if self._warm.on else "reference"
+        policy = self._problem.policy(choices)
         self._proposed.add(policy)
-        predicted = self._predict(fit.choices)
-        record = {"byte_target": self._target.bytes, "fit": _fit_record(fit), "predicted_drop": predicted}
-        return Proposal(policy, fit.choices, "reference", predicted, (), record)
+        predicted = self._predict(choices)
+        record: dict[str, Any] = {"byte_target": self._target.bytes, "predicted_drop": predicted}
+        if not self._warm.on:
+            record["fit"] = _fit_record(self._reference)
+        return Proposal(policy, choices, origin, predicted, (), record)
 
     def _predict(self, choices: Sequence[Sequence[Choice]]) -> float:
         return self._surrogate.predict(network_features(self._problem, choices))

@@ -93,12 +93,15 @@ class Problem(Protocol):
         """Milliseconds of a call of the whole network, by the latency table; None without one."""
 
 
+INCUMBENT = "incumbent"  # origin of the best policy so far, proposed once more: others have to beat it
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A policy to measure next and how it came about.
 
     :param choices: one choice per kernel, per block
-    :param origin: who proposed it ("vote", "reference", "random", "uniform")
+    :param origin: who proposed it ("vote", "reference", "random", "uniform", `INCUMBENT`)
     :param record: journal entries (votes, rewards, predictions), JSON-ready
     :param trial: the trials of a cycle are first measured with little training; only the best of them is measured in full
     """

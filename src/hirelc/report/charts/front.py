@@ -13,7 +13,13 @@ from hirelc.report.steps import FULL, Step, added, best_so_far, byte_limit, on_f
 
 ORIGINAL, CONTROL, FINAL, REJECTED = "original, fp32", "control, fp32", "compressed, fine-tuned", "rejected"
 _BITS = {"field": "bits", "title": "bits by block (f: float, %: kept)"}
-_ORIGINS = {"vote": "voted policy", "reference": "reference policy", ADDED: "added to the front", "picked": "moved to the goal"}
+_ORIGINS = {
+    "vote": "voted policy",
+    "reference": "reference policy",
+    "incumbent": "best so far, trained on",
+    ADDED: "added to the front",
+    "picked": "moved to the goal",
+}
 
 
 def front_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
