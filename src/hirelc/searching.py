@@ -11,7 +11,7 @@ from hirelc.checkpoints import save_candidate
 from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
 from hirelc.landscape import Landscape
-from hirelc.policy import Goal, Measurement
+from hirelc.policy import Goal, Measurement, Policy
 from hirelc.precision import precision_of, precision_words
 from hirelc.preparing import check_enough, fisher_samples
 from hirelc.progress import Follower
@@ -28,6 +28,7 @@ LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
 SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
+ONWARD = 0.4  # on the learning rate, where a policy is trained on: what it has learned is not to be lost again
 SHORT = 0.15  # of a full measurement's training
 CLIMBING = 3  # short measurements of a cycle: the best policy so far, and two that may be better
 
@@ -182,7 +183,15 @@ class _Loop:
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
-            self.measure(cycle, proposal, self.images, start=_trained(start))
+            if proposal.origin == INCUMBENT:
+                self.measure(cycle, proposal, self.images, start=self._best_of(proposal.policy), rate_factor=ONWARD)
+            else:
+                self.measure(cycle, proposal, self.images, start=_trained(start))
+
+    def _best_of(self, policy: Policy) -> Candidate | None:
+        """The trained candidate of a policy that lost least; None without one."""
+        entries = [e for e in self.archive.entries if e.policy == policy and e.payload.trained is not None]
+        return min(entries, key=lambda e: self._rating(e.measurement)).payload if entries else None
 
     def _best(self, cycle: int, standing: list[_Standing], images: int, fidelity: str) -> list[_Standing]:
         """Those that did not fail, the least drop first; as they came where no drop tells anything."""
