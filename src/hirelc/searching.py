@@ -28,7 +28,6 @@ LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
 SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
-ONWARD = 0.4  # on the learning rate, where a policy is trained on: what it has learned is not to be lost again
 SHORT = 0.15  # of a full measurement's training
 CLIMBING = 3  # short measurements of a cycle: the best policy so far, and two that may be better
 
@@ -183,10 +182,8 @@ class _Loop:
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
-            if proposal.origin == INCUMBENT:
-                self.measure(cycle, proposal, self.images, start=self._best_of(proposal.policy), rate_factor=ONWARD)
-            else:
-                self.measure(cycle, proposal, self.images, start=_trained(start))
+            known = self._best_of(proposal.policy) if proposal.origin == INCUMBENT else None
+            self.measure(cycle, proposal, self.images, start=known or _trained(start))
 
     def _best_of(self, policy: Policy) -> Candidate | None:
         """The trained candidate of a policy that lost least; None without one."""
