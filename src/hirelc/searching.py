@@ -182,8 +182,8 @@ class _Loop:
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
-            known = self._best_of(proposal.policy) if proposal.origin == INCUMBENT else None
-            self.measure(cycle, proposal, self.images, start=known or _trained(start))
+            best = self._best_of(proposal.policy) if proposal.origin == INCUMBENT else None
+            self.measure(cycle, proposal, self.images, start=best or _trained(start))
 
     def _best_of(self, policy: Policy) -> Candidate | None:
         """The trained candidate of a policy that lost least; None without one."""
