@@ -28,6 +28,7 @@ LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
 SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
+ONWARD = 0.5  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
 SHORT = 0.15  # of a full measurement's training
 CLIMBING = 3  # short measurements of a cycle: the best policy so far, and two that may be better
 
@@ -182,13 +183,14 @@ class _Loop:
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
-            best = self._best_of(proposal.policy) if proposal.origin == INCUMBENT else None
-            self.measure(cycle, proposal, self.images, start=best or _trained(start))
+            known = self._trained_in_full(proposal.policy) if proposal.origin == INCUMBENT else []
+            best = min(known, key=lambda e: self._rating(e.measurement)).payload if known else _trained(start)
+            rate = ONWARD ** max(0, len(known) - 1)
+            self.measure(cycle, proposal, self.images, start=best, rate_factor=rate)
 
-    def _best_of(self, policy: Policy) -> Candidate | None:
-        """The trained candidate of a policy that lost least; None without one."""
-        entries = [e for e in self.archive.entries if e.policy == policy and e.payload.trained is not None]
-        return min(entries, key=lambda e: self._rating(e.measurement)).payload if entries else None
+    def _trained_in_full(self, policy: Policy) -> list[Entry[Candidate]]:
+        entries = [e for e in self.archive.entries if e.policy == policy and e.measurement.fidelity == "full"]
+        return [entry for entry in entries if entry.payload.trained is not None]
 
     def _best(self, cycle: int, standing: list[_Standing], images: int, fidelity: str) -> list[_Standing]:
         """Those that did not fail, the least drop first; as they came where no drop tells anything."""
