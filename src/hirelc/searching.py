@@ -174,12 +174,12 @@ class _Loop:
             for proposal in trials:
                 self.measure(cycle, proposal, 0)
             return
-        known: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin == INCUMBENT]
+        incumbent: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin == INCUMBENT]
         standing: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin != INCUMBENT]
-        room = max(1, CLIMBING - len(known))
+        room = max(1, CLIMBING - len(incumbent))
         if len(standing) > room:
             standing = self._best(cycle, standing, 0, "calibrated")[:room]
-        standing += known
+        standing += incumbent
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short")
         for proposal, start in standing[:1]:
