@@ -43,9 +43,10 @@ class SearchStrategyContract:
         assert max(within) <= problem.original_bytes / ratio
 
     def test_proposals_keep_all_limits_of_a_goal(self, make: Make) -> None:
-        full = FakeProblem().macs([alike(block, 20) for block in FakeProblem().blocks])
-        problem = FakeProblem(limits=Limits(macs=0.6 * full, latency_ms=0.4))
-        goal = Goal(ratio=20, max_macs=0.6 * full, max_latency_ms=0.4)
+        whole = FakeProblem(3)
+        full = whole.macs([alike(block, 20) for block in whole.blocks])
+        problem = FakeProblem(3, limits=Limits(macs=0.6 * full, latency_ms=0.19))  # which is a little less than those MACs take
+        goal = Goal(ratio=20, max_macs=0.6 * full, max_latency_ms=0.19)
         proposals = drive(problem, make(problem, goal, 0))
         within = proposals[:1] if proposals[0].origin == "uniform" else proposals
         for proposal in within:
@@ -62,7 +63,7 @@ class SearchStrategyContract:
 
     def test_same_seed_same_proposals(self, make: Make) -> None:
         first, second = (
-            [p.policy for p in drive(problem, make(problem, Goal(ratio=20), 7))] for problem in (FakeProblem(3), FakeProblem(3))
+            [p.policy for p in drive(problem, make(problem, Goal(ratio=20), 7))] for problem in (FakeProblem(2), FakeProblem(2))
         )
         assert first == second
 
