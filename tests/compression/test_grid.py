@@ -49,7 +49,7 @@ def test_the_grid_is_its_own_nearest() -> None:
 @given(st.floats(2.0**-39, 2.0**39))
 def test_the_nearest_is_within_half_a_step(value: float) -> None:
     found = float(on_grid(torch.tensor(value)))
-    assert abs(math.log2(found / value)) <= 1 / 16 + 1e-6
+    assert abs(math.log2(found / value)) <= 1 / 16 + 1e-5  # the logarithm is taken in float32
     assert float(on_grid(torch.tensor(found))) == found
 
 
