@@ -80,7 +80,7 @@ _REQUEST: dict[str, Any] = {
     "batch_size": 128,
     "train_limit": None,
     "augment": "auto",
-}  # what load_data does without being asked
+}  # batches that the originals are trained with, too
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def run_demo(
     folder, data, say = Path(out), data or demo_data(), reporter or Silent()
     budget, names = budget or DemoBudget(), tuple(names)
     _check_demo(folder, names)
-    splits = load_data(data, seed=seed)
+    splits = load_data(data, **_REQUEST, seed=seed)
     say.line(f"data: {splits.description}")
     return [_demo_run(folder, name, data, goal or Goal(ratio=12), budget, seed, say) for name in names]
 
@@ -147,7 +147,7 @@ def _check_demo(folder: Path, names: Iterable[str]) -> None:
 
 
 def _demo_run(folder: Path, name: str, data: str, goal: Goal, budget: DemoBudget, seed: int, say: Reporter) -> DemoRun:
-    splits = load_data(data, seed=seed)  # anew for each network: a test split is opened once
+    splits = load_data(data, **_REQUEST, seed=seed)  # anew for each network: a test split is opened once
     weights = _original_path(folder, name, splits, budget, seed)
     weights.parent.mkdir(parents=True, exist_ok=True)
     say.line(f"{name}: {'the original trained before' if weights.is_file() else 'training the original'}, {weights}")
