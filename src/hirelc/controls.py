@@ -15,7 +15,7 @@ from hirelc.candidates import Bench
 from hirelc.measure.evaluate import accuracy
 from hirelc.measure.finetune import Diverged
 from hirelc.progress import Stage
-from hirelc.results import Row
+from hirelc.results import Result, Row
 from hirelc.run import Run
 from hirelc.store import read_journal
 
@@ -65,8 +65,8 @@ def _known(run: Run, images: int) -> tuple[Path, Row, Mapping[str, Any]] | None:
     event = None if source is None else _control_event(source[0])
     if source is None or event is None or event.get("planned") != images or not (source[0] / "result.json").is_file():
         return None
-    rows = json.loads((source[0] / "result.json").read_text())["rows"]
-    row = next((Row(**row) for row in rows if row["name"] == "control"), None)
+    data = json.loads((source[0] / "result.json").read_text())
+    row = Result.from_json(source[0], source[0] / "model.hirelc", data, ()).control
     if row is None or (run.test is not None and row.test is None):
         return None
     return source[0], row, event["trained"]

@@ -170,9 +170,10 @@ class _Loop:
         The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. A kind
         of measurement that told nothing in one cycle is left out in the next.
         """
-        if self.images == 0:  # nothing is trained: one measurement says all
+        if self.images == 0:  # nothing is trained: one measurement says all, and the best so far has had it
             for proposal in trials:
-                self.measure(cycle, proposal, 0)
+                if proposal.origin != INCUMBENT:
+                    self.measure(cycle, proposal, 0)
             return
         incumbent: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin == INCUMBENT]
         standing: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin != INCUMBENT]

@@ -113,10 +113,7 @@ class Trainer:
         if settling:
             self._settle(session, settling, stream_seed(self.seed, "settle", name), precision, progress)
         student.eval()
-        seconds = session.seconds + time.monotonic() - begun
-        best = session.best.score if scored or settling else None
-        strength = None if rate is None else rate.integral
-        trained = Trained(session.seen, seconds, best, tuple(session.scores), session.loss, strength)
+        trained = session.ended(time.monotonic() - begun)
         if checkpoint is not None:
             save_end(checkpoint, student, trained)
         return trained

@@ -141,6 +141,12 @@ class Session:
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self._device())
 
+    def ended(self, seconds: float) -> Trained:
+        """:param seconds: spent by this process"""
+        best = None if math.isnan(self.best.score) else self.best.score
+        strength = None if self.rate is None else self.rate.integral
+        return Trained(self.seen, self.seconds + seconds, best, tuple(self.scores), self.loss, strength)
+
     def _moments(self) -> dict[str, Tensor]:
         """The optimizer's state: number of the parameter and name of the moment -> tensor."""
         found: dict[str, Tensor] = {}

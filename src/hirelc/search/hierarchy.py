@@ -183,12 +183,15 @@ class HierarchicalSearch:
                     (gain, Proposal(policy, fit.choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
                 )
         ranked.sort(key=lambda entry: -entry[0])
-        known = [self._known_proposal(self._incumbent, INCUMBENT)]
+        starts = [(self._incumbent, INCUMBENT)]
         if cycle == 0 and self._warm.on:
-            known.append(self._known_proposal(self._reference.choices, "reference"))
-        once = {proposal.policy: proposal for proposal in reversed(known)} | {self._problem.policy(voted): None}
-        known = [proposal for proposal in known if once[proposal.policy] is proposal]
-        chosen = [*known, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
+            starts.append((self._reference.choices, "reference"))
+        known: dict[Policy, Proposal] = {}
+        for choices, origin in starts:
+            proposal = self._known_proposal(choices, origin)
+            known.setdefault(proposal.policy, proposal)
+        known.pop(self._problem.policy(voted), None)
+        chosen = [*known.values(), *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
 
