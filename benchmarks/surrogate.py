@@ -91,7 +91,7 @@ def measure(scene: Scene, choices: Choices, images_each: int, name: str) -> dict
         result, data = bench.finetune(compressed, expected, images_each, name=name, evaluations=1)
     finally:
         bench.trainer = whole
-    score = bench.read_back_accuracy(data)
+    score = bench.read_back(data).points
     return {
         "size_bytes": len(data),
         "expected_bytes": expected,

@@ -48,7 +48,7 @@ def test_a_revived_candidate_packs_to_the_same_bytes(activations: bool, monkeypa
 def test_a_fine_tune_begins_with_the_weights_that_serve_its_policy_best(ruined: bool) -> None:
     bench, policy = ready(Choice(8, granularity=Granularity.LEARNED))
     first, _ = bench.measure(policy, 10_000, 600, "first")
-    assert bench.moved
+    assert bench.trained is not None
     if ruined:
         shift(bench.current, 3.0)
     started = dict(bench._started(policy, 10_000).network.named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ def test_an_incumbent_is_trained_on_gently_from_its_best_weights(tmp_path: Path,
         if settings["fidelity"] == "full":
             calls.append((policy.digest, settings["start"], settings["rate_factor"]))
         elif calls and policy.digest != calls[0][0]:
-            measurement = measurement.__class__(**{**vars(measurement), "drop_points": 50.0})
+            measurement = replace(measurement, drop_points=50.0, excess_loss=10.0)
         return measurement, candidate
 
     monkeypatch.setattr(Bench, "measure", spoiled)
     result = compress(tmp_path / "a")
-    assert len({digest for digest, _, _ in calls}) == 1 and [rate for _, _, rate in calls] == [1.0, 1.0, 0.5]
+    assert len({digest for digest, _, _ in calls}) == 1 and [rate for _, _, rate in calls] == [1.0, 0.6, 0.6**2]
     starts = [start for _, start, _ in calls]
     assert starts[0] is None and all(start is not None and start.trained.images > 0 for start in starts[1:])
     measured = [

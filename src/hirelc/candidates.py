@@ -17,14 +17,15 @@ from hirelc.artifact.container import pack, read
 from hirelc.artifact.load import build
 from hirelc.batches import first_samples
 from hirelc.compression.activations import ActivationSite, observe
-from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher
+from hirelc.compression.apply import CompressedNetwork, absorb, apply, cut_fisher, keep_steps
 from hirelc.compression.fitting import round_to_bits, scale_to_bits
 from hirelc.compression.rate import START, FileGoal, kernel_bits
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.errors import FormatError
 from hirelc.failures import machine_failure
-from hirelc.measure.evaluate import NoScore, accuracy, native_precision
+from hirelc.measure.evaluate import NoScore, native_precision
 from hirelc.measure.finetune import Diverged, Trained, Trainer
+from hirelc.measure.judge import Verdict
 from hirelc.network.calling import call, to_device
 from hirelc.network.spec import NetworkSpec
 from hirelc.policy import Measurement, Policy
@@ -53,8 +54,8 @@ class Bench:
     :param calibration: inputs on which the ranges of 8-bit activations are found; None leaves activations in float
     :param exact: a candidate's file is as short as asked for, whatever it costs; else one that is a little too long stays so
         when rounding would do harm: the long fine-tune, which has the time, makes it shorter
-    :ivar current: the weights of the last full fine-tune, once `moved`
-    :ivar strengths: of the rate term, by the images of a fine-tune, as the last such ended with it: short ones pull harder
+    :ivar current: the weights of the last full fine-tune, and `trained` that network itself; None before the first
+    :ivar strength: of the rate term, as that fine-tune ended with it
     :ivar reserve: bits that coarser steps may leave / bits that reconstructed codes may take; found by measuring
     :ivar rounded_alone: kernels of the last candidate that could not be reconstructed -> the reason
     """
@@ -70,10 +71,10 @@ class Bench:
     reconstruction: Reconstruction | None = None
     exact: bool = True
     reserve: float = field(default=1.0, init=False)
-    strengths: dict[int, float] = field(default_factory=dict, init=False)
+    strength: float = field(default=START, init=False)
     rounded_alone: Mapping[str, str] = field(default_factory=dict, init=False)
     current: nn.Module = field(init=False)
-    moved: bool = field(default=False, init=False)
+    trained: CompressedNetwork | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.current = copy.deepcopy(self.original)
@@ -119,7 +120,7 @@ class Bench:
                 data = self.reconstruct(self.reconstruction, compressed, target_bytes)
             # trials are compared with each other: what is delivered, or predicted from, is measured exactly
             quick = native_precision(self.trainer.config.precision, self.trainer.device)
-            score = self.read_back_accuracy(data, "fp32" if fidelity == "full" else quick)
+            verdict = self.read_back(data, "fp32" if fidelity == "full" else quick)
         except (Diverged, NoScore, FormatError, RuntimeError, MemoryError, OSError) as error:
             reason = _reason(error)
             if reason is None:
@@ -127,23 +128,29 @@ class Bench:
             failed = self._failed(policy, target_bytes, reason, self.images_seen - before, time.monotonic() - begun)
             return replace(failed, fidelity=fidelity), None
         if trained is not None and fidelity == "full":
-            self.go_on_from(compressed)
+            self._take_up(compressed, trained)
         measurement = Measurement(
             size_bytes=len(data),
-            accuracy=score,
-            drop_points=self.baseline - score,
+            accuracy=verdict.points,
+            drop_points=self.baseline - verdict.points,
             macs=cost.macs(self.spec, compressed.policy),
             split="search-validation",
             images_seen=self.images_seen - before,
             seconds=time.monotonic() - begun,
             fidelity=fidelity,
+            excess_loss=verdict.excess_loss,
         )
         return measurement, Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
 
-    def go_on_from(self, compressed: CompressedNetwork) -> None:
-        """Later fine-tunes begin with these weights."""
+    def go_on_from(self, candidate: Candidate) -> None:
+        """Later fine-tunes begin with its weights, and with the steps of kernels that they treat alike."""
+        self._take_up(self.revive(candidate), candidate.trained)
+
+    def _take_up(self, compressed: CompressedNetwork, trained: Trained | None) -> None:
         absorb(self.current, compressed)
-        self.moved = True
+        self.trained = compressed
+        if trained is not None and trained.strength is not None:
+            self.strength = trained.strength
 
     def _started(self, policy: Policy, target_bytes: int) -> CompressedNetwork:
         """The policy on the weights of the fine-tune before or on the original's, whichever keeps more at this length.
@@ -153,8 +160,10 @@ class Bench:
         if self.reconstruction is not None:
             return self._applied(self.original, policy)
         starts = []
-        for network in (self.current, self.original) if self.moved else (self.original,):
-            compressed = self._applied(network, policy)
+        for trained in (self.trained, None) if self.trained is not None else (None,):
+            compressed = self._applied(self.original if trained is None else self.current, policy)
+            if trained is not None:
+                keep_steps(compressed, trained)
             goal = self._goal(target_bytes)
             scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
             starts.append(compressed)
@@ -191,12 +200,10 @@ class Bench:
         The file is longer than wanted where no rounding can make it shorter, and, unless `exact`, where much is left over.
         """
         importance = cut_fisher(self.fisher, compressed)
-        goal = self._goal(target_bytes, self.strengths.get(images, START))
+        goal = self._goal(target_bytes, self.strength)
         led_to = goal if self.trainer.config.rate_term else None
         scale_to_bits(compressed, importance, (1 if led_to is None else HEAD_ROOM) * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
-        if trained.strength is not None:
-            self.strengths[images] = trained.strength
         if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
@@ -207,7 +214,7 @@ class Bench:
         before, data = copy.deepcopy(compressed.state_dict()), pack(compressed)
         self._round_away(compressed, cut_fisher(self.fisher, compressed), self._goal(target_bytes))
         shorter = pack(compressed)
-        if self.read_back_accuracy(data) - self.read_back_accuracy(shorter) <= most_points:
+        if self.read_back(data).points - self.read_back(shorter).points <= most_points:
             return shorter
         compressed.load_state_dict(before)
         return data
@@ -244,11 +251,10 @@ class Bench:
             now, wanted = kernel_bits(compressed), goal.kernel_bits(compressed)
             round_to_bits(compressed, importance, wanted if last else now - CAUTION * (now - wanted))
 
-    def read_back_accuracy(self, data: bytes, precision: str = "fp32") -> float:
-        """Accuracy on the search-validation split of the network that a file holds."""
-        trainer = self.trainer
-        network = build(read(data), copy.deepcopy(self.original)).to(trainer.device)
-        return accuracy(network, trainer.validation, trainer.task, device=trainer.device, precision=precision)
+    def read_back(self, data: bytes, precision: str = "fp32") -> Verdict:
+        """What the network that a file holds does on the search-validation split."""
+        network = build(read(data), copy.deepcopy(self.original)).to(self.trainer.device)
+        return self.trainer.judge(network, precision)
 
     def take_over(self, measurement: Measurement, candidate: Candidate | None, memory: Mapping[str, Any]) -> None:
         """Makes a measurement that was made before this process count, as if it had been made now.
@@ -258,14 +264,14 @@ class Bench:
         """
         self.images_seen += measurement.images_seen
         self.reserve, self.rounded_alone = memory["reserve"], dict(memory["rounded_alone"])
-        self.strengths = {int(images): strength for images, strength in memory.get("strengths", {}).items()}
+        self.strength = memory.get("strength", START)
         if candidate is not None and candidate.trained is not None and measurement.fidelity == "full":
-            self.go_on_from(self.revive(candidate))
+            self.go_on_from(candidate)
 
     @property
     def memory(self) -> dict[str, Any]:
         """What is learned from each measurement besides its weights; JSON-ready."""
-        return {"reserve": self.reserve, "strengths": dict(self.strengths), "rounded_alone": dict(self.rounded_alone)}
+        return {"reserve": self.reserve, "strength": self.strength, "rounded_alone": dict(self.rounded_alone)}
 
     def revive(self, candidate: Candidate) -> CompressedNetwork:
         """The compressed network of a candidate, with its trained weights, steps and ranges."""

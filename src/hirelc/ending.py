@@ -16,6 +16,7 @@ from hirelc.candidates import Bench, Candidate, save_state
 from hirelc.checkpoints import FINAL, FileCheckpoint, clear_checkpoints, save_candidate
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.prune import canonical
+from hirelc.compression.rate import START
 from hirelc.controls import make_control
 from hirelc.latencies import TOLERANCE, Latency, final_latencies, stored_table
 from hirelc.measure.evaluate import accuracy
@@ -44,7 +45,7 @@ def finish(
     spec, compressed, images = bench.spec, bench.revive(picked), _final_images(run, bench)
     trained, data = _delivered(run, bench, compressed, images, picked)
     path = run.directory.write_bytes(MODEL_FILE, data)
-    score, macs = bench.read_back_accuracy(data), cost.macs(spec, compressed.policy)
+    score, macs = bench.read_back(data).points, cost.macs(spec, compressed.policy)
     _note_final(run, bench, compressed, trained, data, accuracy=score, macs=macs)
     seconds = search_seconds + (time.monotonic() - begun if trained is None else trained.seconds)
     control, control_row = make_control(run, bench, images, lambda stage: _final(run, stage, "control"))
@@ -87,8 +88,8 @@ def _delivered(
     if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
         limit = len(picked.data)
     before = picked.trained
-    if before is not None and before.strength is not None and before.images >= LONG_ENOUGH * images:
-        bench.strengths[images] = before.strength
+    long_enough = before is not None and before.images >= LONG_ENOUGH * images
+    bench.strength = (before.strength if before is not None and long_enough else None) or START
     trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
     bench.images_seen += 0 if trained is None else trained.images
     return trained, data

@@ -37,9 +37,6 @@ class Workshop:
         bounds = [Bounds.of(self.run.config.search)] * len(choices)
         return self.landscape.policy(fit_to_bytes(self.landscape, choices, size_bytes, bounds).choices)
 
-    def go_on_from(self, start: Candidate) -> None:
-        self.bench.go_on_from(self.bench.revive(start))
-
     def at_goal(self, start: Candidate) -> Searched:
         """The candidate, moved to the goal's size and calibrated there; journaled as a search's end would be.
 
@@ -47,7 +44,7 @@ class Workshop:
         """
         run, bench = self.run, self.bench
         limit = run.goal.byte_limit(run.spec.original_bytes)
-        self.go_on_from(start)
+        self.bench.go_on_from(start)
         size = len(start.data) if limit is None else limit
         policy = start.policy
         others = run.goal.max_macs is not None or run.goal.max_latency_ms is not None

@@ -183,7 +183,7 @@ def _add_point(shop: Workshop, size: int, images: int, title: str) -> Measuremen
     start = nearest(read_points(folder), size)
     assert start is not None  # there are points
     candidate = load_candidate(folder, start.candidate)
-    shop.go_on_from(candidate)
+    shop.bench.go_on_from(candidate)
     name = next_added(run.directory)
     with run.say.stage(title, images) as stage:
         policy = shop.moved(candidate, size)

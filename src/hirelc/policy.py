@@ -287,6 +287,8 @@ class Measurement:
     :param images_seen: training samples (forward and backward) that this measurement cost
     :param failure: why the candidate was rejected; None when it stands
     :param fidelity: how much training went before: "calibrated" (none), "short", or "full"
+    :param excess_loss: of the fine-tune, beyond the original's on the same samples; None where none was measured
+    :param likely_drop: what this loss makes of the drop, in points: less a matter of chance. None where it says nothing
     """
 
     size_bytes: int
@@ -300,12 +302,25 @@ class Measurement:
     failure: str | None = None
     extra: Mapping[str, float] = field(default_factory=dict, hash=False)
     fidelity: str = "full"
+    excess_loss: float | None = None
+    likely_drop: float | None = None
 
     def __post_init__(self) -> None:
         if self.fidelity not in FIDELITIES:
             raise PolicyError(f"unknown fidelity {self.fidelity!r}: use one of {', '.join(FIDELITIES)}")
         if self.split not in ("search-validation", "test"):
             raise PolicyError(f"unknown split {self.split!r}")
+
+    @property
+    def judged_drop(self) -> float:
+        """The drop to decide by, in points."""
+        return self.drop_points if self.likely_drop is None else self.likely_drop
+
+    def beats(self, other: Measurement) -> bool:
+        """Whether the network is better: by its loss where both have one."""
+        if self.excess_loss is None or other.excess_loss is None:
+            return self.drop_points < other.drop_points
+        return self.excess_loss < other.excess_loss
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "extra": dict(self.extra)}

@@ -21,6 +21,7 @@ from hirelc.search.archive import FEE, LATER, Archive, Entry
 from hirelc.search.baselines import make_search
 from hirelc.search.bounds import Bounds
 from hirelc.search.budgets import ByteTarget
+from hirelc.search.likely import Scale
 from hirelc.search.problem import INCUMBENT, Proposal, SearchStrategy
 from hirelc.search.swaps import swaps
 
@@ -28,9 +29,9 @@ LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
 SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
-ONWARD = 0.5  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
-SHORT = 0.15  # of a full measurement's training
-CLIMBING = 3  # short measurements of a cycle: the best policy so far, and two that may be better
+ONWARD = 0.6  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
+SHORT = 0.1  # of a full measurement's training
+CLIMBING = 2  # short measurements of a cycle: the best policy so far, and one that may be better
 
 
 def images_per_measurement(config: Config, train: Batches) -> int:
@@ -154,8 +155,8 @@ class _Loop:
         allowed = max(limit, self.landscape.file_bytes(choices))
         found = swaps(self.landscape, choices, allowed, bounds, SWAPS)
         self.run.say.line(f"after the cycles: the picked policy, and {len(found)} of its neighbours at equal bytes")
+        self.bench.go_on_from(pick.payload)
         for origin, wanted in [("pick", choices), *(("swap", swapped) for swapped in found)]:
-            self.bench.go_on_from(self.bench.revive(pick.payload))
             proposal = Proposal(self.landscape.policy(wanted), wanted, origin, None, trial=True)
             self.measure(cycle, proposal, self._short, "short", rate_factor=GENTLY)
 
@@ -181,40 +182,42 @@ class _Loop:
         if len(standing) > room:
             standing = self._best(cycle, standing, 0, "calibrated")[:room]
         standing += incumbent
+        rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal, _ in incumbent), default=0)
         if len(standing) > 1:
-            standing = self._best(cycle, standing, self._short, "short")
+            standing = self._best(cycle, standing, self._short, "short", rate)
         for proposal, start in standing[:1]:
-            known = self._trained_in_full(proposal.policy) if proposal.origin == INCUMBENT else []
-            best = min(known, key=lambda e: self._rating(e.measurement)).payload if known else _trained(start)
-            rate = ONWARD ** max(0, len(known) - 1)
-            self.measure(cycle, proposal, self.images, start=best, rate_factor=rate)
+            known = self._trainings(proposal.policy, "short", "full")
+            best = min(known, key=lambda e: self._rating(e.measurement)).payload if known else start
+            self.measure(cycle, proposal, self.images, start=_trained(best), rate_factor=rate)
 
-    def _trained_in_full(self, policy: Policy) -> list[Entry[Candidate]]:
-        entries = [e for e in self.archive.entries if e.policy == policy and e.measurement.fidelity == "full"]
+    def _trainings(self, policy: Policy, *fidelities: str) -> list[Entry[Candidate]]:
+        entries = [e for e in self.archive.entries if e.policy == policy and e.measurement.fidelity in fidelities]
         return [entry for entry in entries if entry.payload.trained is not None]
 
-    def _best(self, cycle: int, standing: list[_Standing], images: int, fidelity: str) -> list[_Standing]:
+    def _best(
+        self, cycle: int, standing: list[_Standing], images: int, fidelity: str, rate_factor: float = 1.0
+    ) -> list[_Standing]:
         """Those that did not fail, the least drop first; as they came where no drop tells anything."""
         if fidelity in self._blind:
             return standing
-        found: list[tuple[float, int, Proposal, Candidate]] = []
+        found: list[tuple[Measurement, Proposal, Candidate]] = []
         for proposal, start in standing:
-            measurement, candidate = self.measure(cycle, proposal, images, fidelity, _trained(start))
+            measurement, candidate = self.measure(cycle, proposal, images, fidelity, _trained(start), rate_factor)
             if candidate is not None:
-                found.append((self._rating(measurement), len(found), proposal, candidate))
-        if found and min(rating for rating, *_ in found) > BLIND * abs(self.bench.baseline):
+                found.append((measurement, proposal, candidate))
+        ratings = [self._rating(measurement) for measurement, *_ in found]
+        if found and min(ratings) > BLIND * abs(self.bench.baseline):
             self._blind.add(fidelity)
             self.run.directory.journal_once(f"blind_{fidelity}", cycle=cycle)
             self.run.say.line(f"cycle {cycle + 1}: {fidelity} trials lose too much to be compared; later cycles do without")
-        else:
-            found.sort(key=lambda entry: entry[:2])
-        return [(proposal, candidate) for _, _, proposal, candidate in found]
+            return [(proposal, candidate) for _, proposal, candidate in found]
+        return [found[place][1:] for place in sorted(range(len(found)), key=ratings.__getitem__)]
 
     def _rating(self, measurement: Measurement) -> float:
-        """Drop in points, and what it will cost to make a file that is too long shorter."""
+        """Likely drop in points, and what it will cost to make a file that is too long shorter."""
         limit = self.run.goal.byte_limit(self.run.spec.original_bytes)
         over = 0.0 if limit is None else max(0.0, measurement.size_bytes / limit - 1)
-        return measurement.drop_points + FEE * over
+        return Scale.of(self.measurements).likely(measurement) + FEE * over
 
     def measure(
         self,
@@ -250,6 +253,8 @@ class _Loop:
             measurement = replace(measurement, latency_ms=self.landscape.latency_ms(proposal.choices))
         if self.run.pace is not None:
             self.run.pace.observe(images, measurement.seconds)
+        scale = Scale.of([*self.measurements, measurement])
+        measurement = replace(measurement, likely_drop=None if measurement.failure else scale.likely(measurement))
         self.measurements.append(measurement)
         learned = self.strategy.observe(proposal, measurement)
         if candidate is not None:

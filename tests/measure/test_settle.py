@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hirelc.config import TrainConfig
 from hirelc.measure.finetune import Trainer
+from hirelc.measure.judge import Verdict
 from hirelc.measure.settle import settle, settling_batches
 from hirelc.task import CLASSIFICATION
 from measure.small import data, tiny
@@ -52,7 +53,7 @@ def test_only_norms_and_long_fine_tunes_settle() -> None:
 def test_a_fine_tune_keeps_what_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig(batch_size=32, precision="fp32", evaluations=2)
     for last, kept in ((99.0, True), (10.0, False)):
-        student, scores = tiny(), iter([50.0, 60.0, 70.0, last])
+        student, scores = tiny(), map(Verdict, [50.0, 60.0, 70.0, last])
         settled = []
         monkeypatch.setattr(Trainer, "_validate", lambda *_, scores=scores: next(scores))
         monkeypatch.setattr(

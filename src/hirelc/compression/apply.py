@@ -90,6 +90,15 @@ def cut_fisher(fisher: Mapping[str, Tensor], compressed: CompressedNetwork) -> d
     return {name: cut(fisher[name], cuts.get(name, [])) for name in compressed.names}
 
 
+def keep_steps(compressed: CompressedNetwork, trained: CompressedNetwork) -> None:
+    """Kernels that both treat alike take over the steps that training came to."""
+    before = trained.quantizer_of()
+    for name, quantizer in compressed.quantizer_of().items():
+        known = before.get(name)
+        if known is not None and known.choice == quantizer.choice and known.scale.shape == quantizer.scale.shape:
+            quantizer.load_state_dict(known.state_dict())
+
+
 def absorb(network: nn.Module, compressed: CompressedNetwork) -> None:
     """Writes the fine-tuned float weights back into the full-size network; removed places keep their old values.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hirelc.batches import Batches
@@ -21,9 +21,21 @@ class NoScore(DataError):
     """The metric is no finite number."""
 
 
-def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cpu", precision: str = "fp32") -> float:
+Watch = Callable[[Any, Tensor, Tensor], None]
+
+
+def accuracy(
+    network: nn.Module,
+    data: Batches,
+    task: Task,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    watch: Watch = lambda inputs, outputs, targets: None,
+) -> float:
     """The task's metric over a whole split, in points. The network's mode is restored.
 
+    :param watch: told of every batch: inputs, outputs and targets, on the device
     :raises DataError: the split is empty
     :raises NoScore: the metric is no finite number on it
     """
@@ -33,7 +45,10 @@ def accuracy(network: nn.Module, data: Batches, task: Task, *, device: str = "cp
     try:
         with torch.inference_mode(), running(precision, device):
             for inputs, targets in data.epoch(0, training=False):
-                meter.add(task.outputs(steady_call(network, to_device(inputs, device))), to_device(targets, device))
+                inputs, targets = to_device(inputs, device), to_device(targets, device)
+                outputs = task.outputs(steady_call(network, inputs))
+                meter.add(outputs, targets)
+                watch(inputs, outputs, targets)
                 samples += len(targets)
     finally:
         network.train(training)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -23,6 +24,7 @@ from hirelc.compression.rate import FileGoal, RateTerm
 from hirelc.config import TrainConfig
 from hirelc.errors import ExecutionError
 from hirelc.measure.evaluate import accuracy, native_precision, running
+from hirelc.measure.judge import Judge, Verdict, mixed_loss
 from hirelc.measure.session import Checkpoint, Session, restore_end, save_end
 from hirelc.measure.session import Trained as Trained
 from hirelc.measure.settle import settle, settling_batches
@@ -68,7 +70,8 @@ class Trainer:
         progress: Callable[[int], None] = lambda images: None,
         checkpoint: Checkpoint | None = None,
     ) -> Trained:
-        """Trains in place and leaves the best state (by search-validation) in the student, in eval mode.
+        """Trains in place and leaves the best state in the student, in eval mode: that with the least loss on the
+        search-validation split, of a control that with the best metric.
 
         :param images: training samples to see at most (forward and backward)
         :param name: of the random stream
@@ -120,18 +123,18 @@ class Trainer:
 
     def _look(self, session: Session, steps: int, precision: str) -> None:
         """Scores the state that training has come to, and keeps it where it is the best."""
-        score = self._validate(session.student, precision)
-        session.scores.append((session.seen, score))
+        verdict = self._validate(session.student, precision)
+        session.scores.append((session.seen, verdict.points))
         # while the rate is high, scores sag and say nothing about the end
         late = schedule(session.step - 1, steps) < 0.5
         fits = session.rate is None or session.rate.reached()
-        session.best.offer(session.student, score, fits, late)
+        session.best.offer(session.student, verdict, fits, late)
         session.student.train()
 
     def _settle(self, session: Session, batches: int, seed: int, precision: str, progress: Callable[[int], None]) -> None:
         """Statistics for the best weights; the old ones stay where the new ones are no better."""
         student = session.student
-        if math.isnan(session.best.score):
+        if session.best.verdict is None:
             fits = session.rate is None or session.rate.goal.met(student)  # type: ignore[arg-type]
             session.best.keep(student, self._validate(student, precision), fits)
         before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
@@ -143,11 +146,11 @@ class Trainer:
             progress(len(first_tensor(batch[0])))
 
         settle(student, islice(self.train.epoch(seed, training=True), batches), forward)
-        score = self._validate(student, precision)
-        session.scores.append((session.seen, score))
+        verdict = self._validate(student, precision)
+        session.scores.append((session.seen, verdict.points))
         fits = session.rate is None or not session.best.fits or session.rate.goal.met(student)  # type: ignore[arg-type]
-        if score >= session.best.score and fits:
-            session.best.score = score
+        if fits and session.best.verdict is not None and verdict.beats(session.best.verdict):
+            session.best.verdict = verdict
         else:
             student.load_state_dict(before)
 
@@ -188,17 +191,24 @@ class Trainer:
 
     def _loss(self, student: nn.Module, inputs: Any, targets: Any, precision: str) -> Tensor:
         inputs, targets = to_device(inputs, self.device), to_device(targets, self.device)
-        share, heat = self.config.distill_weight, self.config.temperature
         with running(precision, self.device):
             with torch.no_grad():
                 wanted = self.task.outputs(call(self.teacher, inputs))
             outputs = self.task.outputs(call(student, inputs))
         if self.task.label is not None:
             targets = self.task.label(wanted, None)
-        return share * self.task.distill(outputs, wanted, targets, heat) + (1 - share) * self.task.loss(outputs, targets)
+        return mixed_loss(self.task, self.config, outputs, wanted, targets)
 
-    def _validate(self, student: nn.Module, precision: str) -> float:
-        return accuracy(student, self.validation, self.task, device=self.device, precision=precision)
+    @cached_property
+    def judge(self) -> Judge:
+        """Metric and loss on the search-validation split."""
+        return Judge(self.teacher, self.validation, self.task, self.config, self.device)
+
+    def _validate(self, student: nn.Module, precision: str) -> Verdict:
+        """A control is not to be like the original: the metric alone says how good it is."""
+        if isinstance(student, CompressedNetwork):
+            return self.judge(student, precision)
+        return Verdict(accuracy(student, self.validation, self.task, device=self.device, precision=precision))
 
     def _learning_rate(self) -> float:
         if self.config.learning_rate is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.compression.rate import RateTerm
+from hirelc.measure.judge import Verdict
 from hirelc.tensorfile import copy_into
 
 Saved = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -52,20 +53,21 @@ class Trained:
 
 
 class Best:
-    """The state to keep: the best score among those that are small enough; the latest while none is.
+    """The state to keep: the best among those that are small enough; the latest while none is.
 
-    :ivar score: NaN where it was not asked for
+    :ivar verdict: None where it was not asked for
     """
 
-    def __init__(self, student: nn.Module, score: float, fits: bool) -> None:
-        self.keep(student, score, fits)
+    def __init__(self, student: nn.Module, verdict: Verdict | None, fits: bool) -> None:
+        self.keep(student, verdict, fits)
 
-    def keep(self, student: nn.Module, score: float, fits: bool) -> None:
-        self.score, self.fits, self.state, self.stale = score, fits, _snapshot(student), 0
+    def keep(self, student: nn.Module, verdict: Verdict | None, fits: bool) -> None:
+        self.verdict, self.fits, self.state, self.stale = verdict, fits, _snapshot(student), 0
 
-    def offer(self, student: nn.Module, score: float, fits: bool, late: bool) -> None:
-        if fits > self.fits or (fits == self.fits and (not fits or score >= self.score)):
-            self.keep(student, score, fits)
+    def offer(self, student: nn.Module, verdict: Verdict, fits: bool, late: bool) -> None:
+        better = self.verdict is None or verdict.beats(self.verdict)
+        if fits > self.fits or (fits == self.fits and (not fits or better)):
+            self.keep(student, verdict, fits)
         elif late:
             self.stale += 1
 
@@ -84,18 +86,19 @@ class Session:
         student: nn.Module,
         optimizer: torch.optim.Optimizer,
         rate: RateTerm | None,
-        score: Callable[[], float],
+        judge: Callable[[], Verdict],
         unscored: bool = False,
     ) -> None:
-        """:param unscored: whether the score of a start that is not small enough is of no interest"""
+        """:param unscored: whether a start that is not small enough need not be judged"""
         self.student, self.optimizer, self.rate = student, optimizer, rate
         self.peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.step = self.epoch = self.index = self.seen = 0
         self.loss = self.first_loss = math.nan
         self.seconds = 0.0
         fits = rate is None or rate.reached()
-        self.scores = [] if unscored and not fits else [(0, score())]
-        self.best = Best(student, self.scores[0][1] if self.scores else math.nan, fits)
+        verdict = None if unscored and not fits else judge()
+        self.scores = [] if verdict is None else [(0, verdict.points)]
+        self.best = Best(student, verdict, fits)
 
     def save(self, checkpoint: Checkpoint, seconds: float) -> None:
         """:param seconds: spent by this process"""
@@ -111,7 +114,7 @@ class Session:
         }
         record: dict[str, Any] = {name: _plain(getattr(self, name)) for name in _OWN_NUMBERS}
         record |= {"seconds": self.seconds + seconds, "scores": self.scores, "peaks": self.peaks}
-        record["best"] = {"score": _plain(self.best.score), "fits": self.best.fits, "stale": self.best.stale}
+        record["best"] = {"verdict": self.best.verdict, "fits": self.best.fits, "stale": self.best.stale}
         if self.rate is not None:
             record["rate"] = {name: getattr(self.rate, name) for name in _RATE_NUMBERS}
         checkpoint.save(tensors, record)
@@ -130,7 +133,7 @@ class Session:
         self.scores = [(seen, score) for seen, score in record["scores"]]
         self.peaks = list(record["peaks"])
         best = record["best"]
-        self.best.score = math.nan if best["score"] is None else best["score"]
+        self.best.verdict = None if best["verdict"] is None else Verdict(*best["verdict"])
         self.best.fits, self.best.stale = best["fits"], best["stale"]
         if self.rate is not None:
             for name in _RATE_NUMBERS:
@@ -143,7 +146,7 @@ class Session:
 
     def ended(self, seconds: float) -> Trained:
         """:param seconds: spent by this process"""
-        best = None if math.isnan(self.best.score) else self.best.score
+        best = None if self.best.verdict is None else self.best.verdict.points
         strength = None if self.rate is None else self.rate.integral
         return Trained(self.seen, self.seconds + seconds, best, tuple(self.scores), self.loss, strength)
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from hirelc.errors import RunError
 from hirelc.policy import Goal, Limits, Measurement, Policy
+from hirelc.search.likely import Scale
 
 Payload = TypeVar("Payload")
 LATER = 0.25  # of the wanted length, by which a file may be too long when the long fine-tune begins
@@ -72,7 +73,7 @@ class Archive(Generic[Payload]):
     def pick(self, goal: Goal, original_bytes: int, later: float = 0.0) -> Pick[Payload]:
         """The entry to deliver, or to train on.
 
-        Where bytes are limited, or neither bytes nor drop: the least drop within all limits. With a drop limit but none
+        Where bytes are limited, or neither bytes nor drop: the least likely drop within all limits. With a drop limit but none
         on bytes: the smallest within all. Where nothing is within the limits: the closest to them, with the reason.
         Ties go to the smaller, then to the earlier entry.
 
@@ -85,7 +86,8 @@ class Archive(Generic[Payload]):
         limits, max_drop = goal.limits(original_bytes), goal.max_drop
         if later and limits.size_bytes is not None:
             close = [(_too_long(limits, entry), entry) for entry in self._entries]
-            rated = [(e.measurement.drop_points + FEE * over, e.costs, i) for i, (over, e) in enumerate(close) if over <= later]
+            drop = self.scale.likely
+            rated = [(drop(e.measurement) + FEE * over, e.costs, i) for i, (over, e) in enumerate(close) if over <= later]
             if rated:
                 return self._least_drop([self._entries[min(rated)[2]]], max_drop)
         within = [entry for entry in self._entries if not _excess(limits, entry)]
@@ -100,9 +102,13 @@ class Archive(Generic[Payload]):
                 return Pick(min(accurate, key=lambda entry: entry.costs), None)
         return self._least_drop(within, max_drop)
 
-    @staticmethod
-    def _least_drop(entries: list[Entry[Payload]], max_drop: float | None) -> Pick[Payload]:
-        best = min(entries, key=lambda entry: (entry.measurement.drop_points, *entry.costs))
+    @property
+    def scale(self) -> Scale:
+        return Scale.of(entry.measurement for entry in self._entries)
+
+    def _least_drop(self, entries: list[Entry[Payload]], max_drop: float | None) -> Pick[Payload]:
+        scale = self.scale
+        best = min(entries, key=lambda entry: (scale.likely(entry.measurement), *entry.costs))
         drop = best.measurement.drop_points
         short = max_drop is not None and drop > max_drop
         return Pick(best, f"the least drop found is {drop:.2f} points, the goal is {max_drop:.2f}" if short else None)

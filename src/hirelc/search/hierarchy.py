@@ -50,7 +50,6 @@ Progress = Callable[[str, float], None]
 
 DEFAULT_MAX_DROP = 1.0  # points; the paper's "full marks under 1 point", where the goal sets no limit
 _LEAST_SHARE = 1e-3
-_REDRAWN = 3  # kernels at most, in a variation that competes with the vote
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class HierarchicalSearch:
         self._reference = self._warm.reference(self._target.bytes)
         self._incumbent = self._warm.at(self._target.bytes)
         self._feedback: Feedback | None = None
-        self._least_drop = np.inf
+        self._best: Measurement | None = None
         self._proposed: set[Policy] = set()
         self._ballots: dict[Policy, _Ballot] = {}
         members = 1 if config.without == "ensemble" else len(LOW_LEVEL_WEIGHTS)
@@ -165,40 +164,26 @@ class HierarchicalSearch:
     def _rivals(
         self, wishes: Sequence[Sequence[Choices]], voted: Sequence[Choices], budgets: tuple[Budget, ...], cycle: int
     ) -> list[Proposal]:
-        """Policies that the vote has to beat in this cycle: those of the members' own wishes and of the vote's variations
-        that promise most improvement on what was measured so far."""
+        """Policies that the vote has to beat in this cycle: the best so far, and those that promise most improvement on it,
+        of the members' own wishes and of what lies around the vote and the best policy."""
         generator = np.random.default_rng(stream_seed(self._seed, "rivals", cycle))
-        variations = self._variations(budgets)
-        pool = [("member", variations.fit(wish)) for wish in wishes]
-        for start in dict.fromkeys((tuple(voted), self._incumbent)):
-            for redrawn in range(1, _REDRAWN + 1):
-                pool += [("variation", fit) for fit in variations.of(start, redrawn, generator)]
-        policies = {self._problem.policy(fit.choices): (origin, fit) for origin, fit in reversed(pool) if fit.fits}
+        pool = self._variations(budgets).around(wishes, voted, self._incumbent, self._config.contenders, generator)
+        policies = {self._problem.policy(choices): (origin, choices) for origin, choices in reversed([*pool])}
         ranked = []
-        for policy, (origin, fit) in policies.items():
+        for policy, (origin, choices) in policies.items():
             if policy not in self._proposed:
-                drop, doubt = self._surrogate.uncertain(network_features(self._problem, fit.choices))
-                gain = expected_improvement(self._least_drop, drop, doubt)
+                drop, doubt = self._surrogate.uncertain(network_features(self._problem, choices))
+                gain = expected_improvement(np.inf if self._best is None else self._best.judged_drop, drop, doubt)
                 ranked.append(
-                    (gain, Proposal(policy, fit.choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
+                    (gain, Proposal(policy, choices, origin, drop, budgets, {"expected_improvement": gain}, trial=True))
                 )
         ranked.sort(key=lambda entry: -entry[0])
-        starts = [(self._incumbent, INCUMBENT)]
-        if cycle == 0 and self._warm.on:
-            starts.append((self._reference.choices, "reference"))
-        known: dict[Policy, Proposal] = {}
-        for choices, origin in starts:
-            proposal = self._known_proposal(choices, origin)
-            known.setdefault(proposal.policy, proposal)
-        known.pop(self._problem.policy(voted), None)
-        chosen = [*known.values(), *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
+        best = self._incumbent
+        known = Proposal(self._problem.policy(best), best, INCUMBENT, self._predict(best), trial=True)
+        first = [known] if known.policy != self._problem.policy(voted) else []
+        chosen = [*first, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
-
-    def _known_proposal(self, choices: Sequence[Choices], origin: str) -> Proposal:
-        """A trial of a policy that the search began with or came to."""
-        fixed = tuple(map(tuple, choices))
-        return Proposal(self._problem.policy(fixed), fixed, origin, self._predict(fixed), trial=True)
 
     def _first_proposal(self) -> Proposal:
         """The warm start, or the reference without one."""
@@ -343,11 +328,11 @@ class HierarchicalSearch:
         """
         if measurement.failure is not None:
             return {"predicted_drop": proposal.predicted_drop, "measured_drop": None, "failure": measurement.failure}
-        drop, target = measurement.drop_points, self._target.bytes
+        drop, target = measurement.judged_drop, self._target.bytes
         if measurement.fidelity != "full":  # what full training would have recovered is not known
             return {"predicted_drop": proposal.predicted_drop, "measured_drop": drop}
-        if drop < self._least_drop:
-            self._least_drop, self._incumbent = drop, tuple(map(tuple, proposal.choices))
+        if self._best is None or measurement.beats(self._best):
+            self._best, self._incumbent = measurement, tuple(map(tuple, proposal.choices))
         self._target.observe(measurement.size_bytes, drop)
         miss = severity(drop, self._allowed)
         self._feedback = Feedback(drop, measurement.size_bytes / target, miss, self._fractions(proposal.choices))

@@ -8,10 +8,12 @@ import numpy as np
 
 from hirelc.policy import Choice
 from hirelc.search.bounds import Bounds, random_choices
-from hirelc.search.fitting import Fit, fit_to_bytes
+from hirelc.search.fitting import Choices, Fit, fit_to_bytes
 from hirelc.search.problem import Problem
+from hirelc.search.swaps import swaps
 
 VARIATIONS = 16  # of each kind
+REDRAWN = 3  # kernels at most, in a variation that competes with the vote
 
 
 class Variations:
@@ -43,3 +45,26 @@ class Variations:
             for block, kernel in generator.permutation(places)[:redrawn].tolist():
                 varied[block][kernel] = random_choices(self._problem.blocks[block], self._within[block], generator)[kernel]
             yield self.fit(varied)
+
+    def around(
+        self,
+        wishes: Sequence[Sequence[Choices]],
+        voted: Sequence[Choices],
+        best: Sequence[Choices],
+        count: int,
+        generator: np.random.Generator,
+    ) -> Iterator[tuple[str, tuple[Choices, ...]]]:
+        """(origin, choices) of policies that may be better than the vote and the best so far.
+
+        :param wishes: of the members, fitted here; :param count: swaps of the best policy
+        """
+        allowed = max(self._byte_limit, self._problem.file_bytes(best))
+        for swapped in swaps(self._problem, best, allowed, self._bounds, count):
+            yield "swap", swapped
+        fitted = [("member", self.fit(wish)) for wish in wishes]
+        for start in dict.fromkeys((tuple(voted), tuple(best))):
+            for redrawn in range(1, REDRAWN + 1):
+                fitted += [("variation", fit) for fit in self.of(start, redrawn, generator)]
+        for origin, fit in fitted:
+            if fit.fits:
+                yield origin, fit.choices

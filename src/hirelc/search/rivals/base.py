@@ -87,5 +87,5 @@ class LearningRival(Rival):
         """Teaches the surrogate, and moves the byte target of a goal that limits only the drop."""
         if measurement.failure is None:
             inputs = network_features(self.problem, proposal.choices)
-            self.surrogate.observe(inputs, measurement.drop_points, proposal.predicted_drop)
+            self.surrogate.observe(inputs, measurement.judged_drop, proposal.predicted_drop)
         return {**super().observe(proposal, measurement), "surrogate": self.surrogate.record()}

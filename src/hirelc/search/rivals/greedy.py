@@ -67,7 +67,7 @@ class GreedySearch(Rival):
         }
         self._grid = [Setting(tilt, channels) for tilt in range(len(TILTS)) for channels in (False, True)]
         self._centre = Setting(TILTS.index(1.0), False)
-        self._best: float | None = None
+        self._best: Measurement | None = None
         self._settings: dict[Policy, Setting] = {}
 
     def next(self, cycle: int, index: int) -> Proposal | None:
@@ -88,8 +88,8 @@ class GreedySearch(Rival):
 
     def observe(self, proposal: Proposal, measurement: Measurement) -> Mapping[str, Any]:
         """Moves the centre of the settings to the best one measured."""
-        if measurement.failure is None and (self._best is None or measurement.drop_points < self._best):
-            self._best, self._centre = measurement.drop_points, self._settings[proposal.policy]
+        if measurement.failure is None and (self._best is None or measurement.beats(self._best)):
+            self._best, self._centre = measurement, self._settings[proposal.policy]
         return super().observe(proposal, measurement)
 
     def _distance(self, setting: Setting) -> tuple[int, int, bool]:

@@ -1,0 +1,51 @@
+"""Metric and loss beyond the original's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hirelc.config import TrainConfig
+from hirelc.measure import judge as module
+from hirelc.measure.evaluate import accuracy
+from hirelc.measure.judge import Judge, Verdict
+from hirelc.task import CLASSIFICATION
+from measure.small import data, tiny
+
+CONFIG = TrainConfig(batch_size=32, precision="fp32")
+
+
+def worse(amount: float) -> torch.nn.Module:
+    network = tiny()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        for parameter in network.parameters():
+            parameter += amount * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def test_the_original_exceeds_itself_by_nothing_and_damage_by_more() -> None:
+    judge = Judge(tiny(), data(96, 1), CLASSIFICATION, CONFIG)
+    found = [judge(worse(amount)) for amount in (0.0, 0.1, 0.5)]
+    assert found[0].excess_loss == pytest.approx(0.0, abs=1e-6)
+    losses = [verdict.excess_loss for verdict in found]
+    assert losses == sorted(losses) and losses[1] > 1e-4
+    assert [v.points for v in found] == [accuracy(worse(a), data(96, 1), CLASSIFICATION) for a in (0.0, 0.1, 0.5)]
+    assert found[1].beats(found[2]) and not found[2].beats(found[1])
+
+
+def test_outputs_that_are_too_many_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Judge(tiny(), data(96, 1), CLASSIFICATION, CONFIG)(worse(0.3))
+    monkeypatch.setattr(module, "KEPT_BYTES", 10)
+    judge = Judge(tiny(), data(96, 1), CLASSIFICATION, CONFIG)
+    assert judge._wanted is None and judge(worse(0.3)).excess_loss == pytest.approx(kept.excess_loss)
+
+
+def test_a_loss_that_is_no_number_is_none() -> None:
+    task = replace(CLASSIFICATION, loss=lambda outputs, targets: outputs.sum() * math.inf)
+    verdict = Judge(tiny(), data(96, 1), task, CONFIG)(worse(0.1))
+    assert verdict.excess_loss is None and verdict.points > 0
+    assert Verdict(60.0).beats(Verdict(59.0, 0.1)) and not Verdict(58.0, 0.1).beats(Verdict(59.0))

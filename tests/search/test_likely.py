@@ -1,0 +1,54 @@
+"""Drops as a line of the loss."""
+
+from __future__ import annotations
+
+import pytest
+
+from hirelc.policy import Goal, Measurement, Policy
+from hirelc.search.archive import Archive
+from hirelc.search.likely import Scale
+
+
+def measured(drop: float, loss: float | None, size: int = 100, failure: str | None = None) -> Measurement:
+    return Measurement(size, 90.0 - drop, drop, 1, "search-validation", failure=failure, excess_loss=loss)
+
+
+def test_losses_put_accuracies_in_order() -> None:
+    """Drawn around 40 points per unit: the order by drop is wrong, that by loss is right."""
+    found = [measured(1.3, 0.02), measured(0.7, 0.03), measured(1.6, 0.04)]
+    scale = Scale.of(found)
+    likely = [scale.likely(m) for m in found]
+    assert likely == sorted(likely) and sum(likely) == pytest.approx(3.6)
+    assert scale.slope == pytest.approx(40.0)
+    assert found[0].beats(found[1]) and not found[2].beats(found[1])
+
+
+def test_what_says_nothing_is_left_out() -> None:
+    known = [measured(1.0, 0.02), measured(2.0, 0.04)]
+    ruined, failed, unknown = measured(60.0, 1.0), measured(190.0, None, failure="the loss became NaN"), measured(0.5, None)
+    scale = Scale.of([*known, ruined, failed, unknown])
+    assert scale == Scale.of(known)
+    assert scale.likely(ruined) == 60.0 and scale.likely(unknown) == 0.5
+    assert unknown.beats(known[0]) and not known[0].beats(unknown)  # by accuracy, where a loss is missing
+
+
+def test_without_a_loss_drops_are_as_measured() -> None:
+    for found in ([], [measured(1.0, None)], [measured(-0.3, -0.01), measured(0.2, 0.005)]):
+        scale = Scale.of(found)
+        assert scale.slope is None and [scale.likely(m) for m in found] == [m.drop_points for m in found]
+
+
+def test_better_losses_never_mean_more_points_lost() -> None:
+    """Not even where students beat the original on average."""
+    found = [measured(-0.4, 0.01), measured(-0.1, 0.03)]
+    scale = Scale.of(found)
+    assert scale.slope is not None and scale.slope > 0
+    assert scale.likely(found[0]) < scale.likely(found[1])
+
+
+def test_the_archive_picks_by_the_loss() -> None:
+    archive: Archive[str] = Archive()
+    for name, m in {"lucky": measured(0.5, 0.03), "better": measured(0.6, 0.02)}.items():
+        archive.add(Policy(()), m, name)
+    assert archive.pick(Goal(max_bytes=100), 1000).entry.payload == "better"
+    assert archive.pick(Goal(max_bytes=100), 1000, later=0.25).entry.payload == "better"
