@@ -46,7 +46,7 @@ def test_a_revived_candidate_packs_to_the_same_bytes(activations: bool, monkeypa
 
 @pytest.mark.parametrize("ruined", [False, True])
 def test_a_fine_tune_begins_with_the_weights_that_serve_its_policy_best(ruined: bool) -> None:
-    bench, policy = ready(Choice(8, granularity=Granularity.LEARNED))
+    bench, policy = ready(Choice(2, granularity=Granularity.LEARNED))
     first, _ = bench.measure(policy, 10_000, 600, "first")
     assert bench.trained is not None
     if ruined:

@@ -278,6 +278,8 @@ class Bench:
         compressed = apply(self.original, self.spec, candidate.policy, self.importance, self.fisher)
         compressed.quantize_activations(candidate.sites)
         compressed.load_state_dict(safetensors.torch.load(candidate.state))
+        for quantizer in compressed.quantizer_of().values():
+            quantizer.trained = candidate.trained is not None
         return compressed
 
     def _failed(self, policy: Policy, target_bytes: int, reason: str, images: int, seconds: float) -> Measurement:

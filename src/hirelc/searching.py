@@ -181,14 +181,19 @@ class _Loop:
         room = max(1, CLIMBING - len(incumbent))
         if len(standing) > room:
             standing = self._best(cycle, standing, 0, "calibrated")[:room]
+        for best in filter(None, (self._best_known(proposal.policy) for proposal, _ in incumbent)):
+            self.bench.go_on_from(best)
         standing += incumbent
         rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal, _ in incumbent), default=0)
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short", rate)
-        for proposal, start in standing[:1]:
-            known = self._trainings(proposal.policy, "short", "full")
-            best = min(known, key=lambda e: self._rating(e.measurement)).payload if known else start
-            self.measure(cycle, proposal, self.images, start=_trained(best), rate_factor=rate)
+        for proposal, _ in standing[:1]:
+            self.measure(cycle, proposal, self.images, start=self._best_known(proposal.policy), rate_factor=rate)
+
+    def _best_known(self, policy: Policy) -> Candidate | None:
+        """The best of the states that a policy was trained to; None where it was not."""
+        known = self._trainings(policy, "short", "full")
+        return min(known, key=lambda e: self._rating(e.measurement)).payload if known else None
 
     def _trainings(self, policy: Policy, *fidelities: str) -> list[Entry[Candidate]]:
         entries = [e for e in self.archive.entries if e.policy == policy and e.measurement.fidelity in fidelities]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hirelc.compression.apply import absorb, apply
+from hirelc.compression.apply import absorb, apply, keep_steps
 from hirelc.compression.prune import canonical, effective_keep, select
 from hirelc.errors import PolicyError
 from hirelc.network.spec import NetworkSpec, Pruning
@@ -152,3 +152,19 @@ def test_aligned_heads_count_their_channels() -> None:
     spec = trace(build(entry), entry.inputs())
     policy = canonical(replace(spec, align=12), uniform(spec, 0.3))  # a head has 6 channels
     assert policy["layers.0.attn.qkv.weight"].keep_ratio == 0.5  # 2 of 4 heads
+
+
+def test_kernels_that_are_treated_alike_keep_their_trained_steps(network: nn.Module, spec: NetworkSpec) -> None:
+    names, weights = [k.name for k in spec.kernels], importance(network, spec)
+    alike = uniform(spec, bits=4)
+    trained = apply(network, spec, alike, weights)
+    with torch.no_grad():
+        for quantizer in trained.quantizer_of().values():
+            quantizer.scale *= 1.5
+    changed = Policy.of({n: replace(c, bits=3) if n == names[0] else c for n, c in dict(alike.choices).items()})
+    again = apply(network, spec, changed, weights)
+    found = {n: q.scale.clone() for n, q in again.quantizer_of().items()}
+    keep_steps(again, trained)
+    for name, quantizer in again.quantizer_of().items():
+        wanted = found[name] if name == names[0] else trained.quantizer_of()[name].scale
+        assert torch.equal(quantizer.scale, wanted) and quantizer.trained == (name != names[0])

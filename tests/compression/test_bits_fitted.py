@@ -147,3 +147,16 @@ def test_rounding_takes_no_kernel_apart() -> None:
     round_to_bits(compressed, fisher, 0.8 * kernel_bits(compressed))
     left = [zero_order_bits(*kernel) / bits for kernel, bits in zip(kernels_of(compressed), before, strict=True)]
     assert kernel_bits(compressed) <= 0.8 * sum(before) and min(left) >= 0.55  # twice the average's loss, and no more
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_sparse_kernel_is_revived_unless_training_made_it_so(trained: bool) -> None:
+    """A policy's coarser step that leaves next to nothing is taken back before training, and left alone after it."""
+    compressed, fisher = network(replace(FORMATS[0], bits=4, coarse=15))
+    for quantizer in compressed.quantizer_of().values():
+        quantizer.trained = trained
+    before = {name: q.scale.detach().clone() for name, q in compressed.quantizer_of().items()}
+    weights = sum(w.numel() for _, w in kernels_of(compressed))
+    scale_to_bits(compressed, fisher, 2.5 * weights)
+    same = [torch.equal(q.scale, before[name]) for name, q in compressed.quantizer_of().items()]
+    assert all(same) if trained else not any(same)

@@ -128,12 +128,3 @@ def test_without_evaluations_the_last_state_is_left_unscored(monkeypatch: pytest
     assert not looks and trained.best is None and trained.scores == ()
     assert trained_of(json.loads(json.dumps(trained_json(trained)))) == trained
     assert any(not torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
-
-
-def test_without_evaluations_a_start_that_was_small_enough_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    student, scores = damaged(8, Granularity.PER_CHANNEL), map(Verdict, [90.0, 80.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda *_: next(scores))
-    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    trained = trainer().finetune(student, 320, name="a", evaluations=0, file_goal=FileGoal(1000, lambda network: 500))
-    assert trained.best == 90.0 and next(scores, None) is None
-    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())

@@ -97,6 +97,7 @@ def keep_steps(compressed: CompressedNetwork, trained: CompressedNetwork) -> Non
         known = before.get(name)
         if known is not None and known.choice == quantizer.choice and known.scale.shape == quantizer.scale.shape:
             quantizer.load_state_dict(known.state_dict())
+            quantizer.trained = True
 
 
 def absorb(network: nn.Module, compressed: CompressedNetwork) -> None:

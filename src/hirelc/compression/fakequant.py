@@ -49,6 +49,7 @@ class Quantizer(nn.Module):
     :param weight: the kernel at the start, any shape
     :param channel_dim: its output-channel dimension
     :param importance: weights of the squared errors, same shape; used by `learned` to start at the step of least loss
+    :ivar trained: whether the scale is one that training came to
     """
 
     zero: Tensor | None
@@ -56,6 +57,7 @@ class Quantizer(nn.Module):
     def __init__(self, weight: Tensor, channel_dim: int, choice: Choice, importance: Tensor | None = None) -> None:
         super().__init__()
         self.choice = choice
+        self.trained = False
         self.channel_dim = channel_dim
         self.grid = Grid.of(choice, weight.device)
         rows = as_rows(weight.detach().float(), channel_dim)

@@ -42,7 +42,8 @@ def scale_to_bits(compressed: CompressedNetwork, importance: Mapping[str, Tensor
     """
     least = VANISHING * target_bits / max(1, sum(w.numel() for _, w in kernels_of(compressed)))
     for quantizer, weight in kernels_of(compressed):
-        _revive(quantizer, weight, least * weight.numel())
+        if not quantizer.trained:  # kernels that training made sparse are alive
+            _revive(quantizer, weight, least * weight.numel())
     if kernel_bits(compressed) <= target_bits:
         return
     kernels = [_Steps(q, w, importance[name]) for name, (q, w) in _named(compressed)]

@@ -75,8 +75,7 @@ class Trainer:
 
         :param images: training samples to see at most (forward and backward)
         :param name: of the random stream
-        :param evaluations: on the way; None as configured. With 0 the last state is left without a score, unless the first
-            one was small enough already
+        :param evaluations: on the way; None as configured. With 0 the last state is left, whatever it is worth
         :param rate_factor: on the peak learning rate
         :param file_goal: the length that the file of a compressed network is led to; None leaves the rate alone
         :param checkpoint: where to keep the state; one that holds a state is gone on from, and ends as if never interrupted
@@ -99,7 +98,7 @@ class Trainer:
             session.restore(saved)
             progress(session.seen)
         every = max(1, steps // (self.config.evaluations if evaluations is None else max(1, evaluations)))
-        scored = evaluations != 0 or session.best.fits
+        scored = evaluations != 0
         self.teacher.eval()
         student.train()
         for inputs, targets in self._batches(session, steps, name):

@@ -89,14 +89,14 @@ class Session:
         judge: Callable[[], Verdict],
         unscored: bool = False,
     ) -> None:
-        """:param unscored: whether a start that is not small enough need not be judged"""
+        """:param unscored: whether the start need not be judged"""
         self.student, self.optimizer, self.rate = student, optimizer, rate
         self.peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.step = self.epoch = self.index = self.seen = 0
         self.loss = self.first_loss = math.nan
         self.seconds = 0.0
         fits = rate is None or rate.reached()
-        verdict = None if unscored and not fits else judge()
+        verdict = None if unscored else judge()
         self.scores = [] if verdict is None else [(0, verdict.points)]
         self.best = Best(student, verdict, fits)
 
