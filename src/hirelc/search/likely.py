@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hirelc.policy import Measurement
 
 REGION = 5.0  # points: beyond, drops are no line of the loss, and large enough to be told apart
+MEASURED = 0.2  # weight of the measured drop beside the line: accuracies that losses cannot tell apart still count
 LEAST_DROP = 0.1  # points that the mean measurement is taken to lose at least, where it says how much a loss is worth
 
 
@@ -39,4 +40,5 @@ class Scale:
         """Points that the measured network loses, in all likelihood."""
         if self.slope is None or measurement.excess_loss is None or measurement.drop_points > REGION:
             return measurement.drop_points
-        return self.drop + self.slope * (measurement.excess_loss - self.loss)
+        line = self.drop + self.slope * (measurement.excess_loss - self.loss)
+        return MEASURED * measurement.drop_points + (1 - MEASURED) * line
