@@ -157,8 +157,9 @@ def table(rows: list[dict]) -> str:
 def means(rows: list[dict]) -> str:
     """Of goals that several seeds were run for with the newest format."""
     runs: dict[tuple, dict[int, dict]] = {}
+    newest = max(r.get("format", 1) for r in rows)
     for r in rows:
-        if r.get("format") == max(row.get("format", 1) for row in rows):
+        if r.get("format") == newest:
             runs.setdefault((r["network"], r["protocol"], r["strategy"], r["goal_ratio"]), {})[r["seed"]] = r
     lines = []
     for (network, protocol, strategy, _), found in sorted(runs.items()):

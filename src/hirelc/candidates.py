@@ -111,16 +111,16 @@ class Bench:
         try:
             compressed = self._started(policy, target_bytes) if start is None else self.revive(start)
             trained: Trained | None = None
-            if self.reconstruction is None and images == 0:
+            if self.reconstruction is not None:
+                data = self.reconstruct(self.reconstruction, compressed, target_bytes)
+            elif images == 0:
                 data = self.calibrate(compressed, target_bytes)
-            elif self.reconstruction is None:
+            else:
                 settings = {"name": name, "evaluations": 0, "rate_factor": rate_factor, "progress": count}
                 trained, data = self.finetune(compressed, target_bytes, images, **settings)
-            else:
-                data = self.reconstruct(self.reconstruction, compressed, target_bytes)
             # trials are compared with each other: what is delivered, or predicted from, is measured exactly
-            quick = native_precision(self.trainer.config.precision, self.trainer.device)
-            verdict = self.read_back(data, "fp32" if fidelity == "full" else quick)
+            precision = "fp32" if fidelity == "full" else native_precision(self.trainer.config.precision, self.trainer.device)
+            verdict = self.read_back(data, precision)
         except (Diverged, NoScore, FormatError, RuntimeError, MemoryError, OSError) as error:
             reason = _reason(error)
             if reason is None:

@@ -88,8 +88,8 @@ def _delivered(
     if limit is None or len(picked.data) > (1 + LATER) * limit:  # what is further away is not reached by training
         limit = len(picked.data)
     before = picked.trained
-    long_enough = before is not None and before.images >= LONG_ENOUGH * images
-    bench.strength = (before.strength if before is not None and long_enough else None) or START
+    known = before.strength if before is not None and before.images >= LONG_ENOUGH * images else None
+    bench.strength = known or START
     trained, data = _fine_tuned(run, bench, compressed, limit, images, picked)
     bench.images_seen += 0 if trained is None else trained.images
     return trained, data

@@ -97,9 +97,6 @@ def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
     return loop.ended(time.monotonic() - begun)
 
 
-_Standing = tuple[Proposal, Candidate | None]
-
-
 class _Loop:
     """Measures what a strategy proposes, tells it, archives and journals."""
 
@@ -176,18 +173,18 @@ class _Loop:
                 if proposal.origin != INCUMBENT:
                     self.measure(cycle, proposal, 0)
             return
-        incumbent: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin == INCUMBENT]
-        standing: list[_Standing] = [(proposal, None) for proposal in trials if proposal.origin != INCUMBENT]
+        incumbent = [proposal for proposal in trials if proposal.origin == INCUMBENT]
+        standing = [proposal for proposal in trials if proposal.origin != INCUMBENT]
         room = max(1, CLIMBING - len(incumbent))
         if len(standing) > room:
             standing = self._best(cycle, standing, 0, "calibrated")[:room]
-        for best in filter(None, (self._best_known(proposal.policy) for proposal, _ in incumbent)):
+        for best in filter(None, (self._best_known(proposal.policy) for proposal in incumbent)):
             self.bench.go_on_from(best)
         standing += incumbent
-        rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal, _ in incumbent), default=0)
+        rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal in incumbent), default=0)
         if len(standing) > 1:
             standing = self._best(cycle, standing, self._short, "short", rate)
-        for proposal, _ in standing[:1]:
+        for proposal in standing[:1]:
             self.measure(cycle, proposal, self.images, start=self._best_known(proposal.policy), rate_factor=rate)
 
     def _best_known(self, policy: Policy) -> Candidate | None:
@@ -200,23 +197,23 @@ class _Loop:
         return [entry for entry in entries if entry.payload.trained is not None]
 
     def _best(
-        self, cycle: int, standing: list[_Standing], images: int, fidelity: str, rate_factor: float = 1.0
-    ) -> list[_Standing]:
+        self, cycle: int, standing: list[Proposal], images: int, fidelity: str, rate_factor: float = 1.0
+    ) -> list[Proposal]:
         """Those that did not fail, the least drop first; as they came where no drop tells anything."""
         if fidelity in self._blind:
             return standing
-        found: list[tuple[Measurement, Proposal, Candidate]] = []
-        for proposal, start in standing:
-            measurement, candidate = self.measure(cycle, proposal, images, fidelity, _trained(start), rate_factor)
+        found: list[tuple[Measurement, Proposal]] = []
+        for proposal in standing:
+            measurement, candidate = self.measure(cycle, proposal, images, fidelity, rate_factor=rate_factor)
             if candidate is not None:
-                found.append((measurement, proposal, candidate))
-        ratings = [self._rating(measurement) for measurement, *_ in found]
+                found.append((measurement, proposal))
+        ratings = [self._rating(measurement) for measurement, _ in found]
         if found and min(ratings) > BLIND * abs(self.bench.baseline):
             self._blind.add(fidelity)
             self.run.directory.journal_once(f"blind_{fidelity}", cycle=cycle)
             self.run.say.line(f"cycle {cycle + 1}: {fidelity} trials lose too much to be compared; later cycles do without")
-            return [(proposal, candidate) for _, proposal, candidate in found]
-        return [found[place][1:] for place in sorted(range(len(found)), key=ratings.__getitem__)]
+            return [proposal for _, proposal in found]
+        return [found[place][1] for place in sorted(range(len(found)), key=ratings.__getitem__)]
 
     def _rating(self, measurement: Measurement) -> float:
         """Likely drop in points, and what it will cost to make a file that is too long shorter."""
@@ -283,12 +280,6 @@ class _Loop:
         )
         _say_measurement(self.run, cycle, proposal, measurement, self.run.spec.original_bytes)
         return measurement, candidate
-
-
-def _trained(start: Candidate | None) -> Candidate | None:
-    """What training goes on from. One that is only calibrated was rounded to its length: no start for a fine-tune, which
-    would hold every longer file of better weights against it."""
-    return None if start is None or start.trained is None else start
 
 
 def _say_measurement(run: Run, cycle: int, proposal: Proposal, m: Measurement, original: int) -> None:
