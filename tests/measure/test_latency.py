@@ -18,7 +18,6 @@ from hirelc.measure.latency import (
     batch_of,
     median_ms,
     network_ms,
-    networks_ms,
     smallest,
 )
 from hirelc.network.spec import Kernel, NetworkSpec
@@ -148,33 +147,3 @@ def test_threads_are_as_before() -> None:
 
 def test_batches_are_filled_up() -> None:
     assert batch_of(torch.arange(2.0)[:, None], 5)[:, 0].tolist() == [0, 1, 0, 1, 0]
-
-
-@pytest.mark.slow
-def test_a_real_table_predicts_a_real_network() -> None:
-    """Wide convolutions, where channels are what time is spent on: half of them, and how long that takes."""
-    torch.manual_seed(0)
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 64, 3, padding=1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + self.b(self.a(x).relu())
-
-    network = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), Block(), Block(), Block()).eval()
-    inputs = torch.randn(1, 3, 28, 28)
-    spec = trace(network, torch.randn(2, 3, 28, 28))
-    table = LatencyTable.of(
-        spec, TorchKernels(network, spec, inputs), (network_ms(network, inputs), None), 0.5, "PyTorch", 1, 1
-    )
-    from hirelc.compression.apply import apply
-
-    half = kept(spec, 0.5)
-    squares = {k.name: dict(network.named_parameters())[k.name].detach().square() for k in spec.kernels}
-    slim = apply(network, spec, half, squares).network
-    found = networks_ms({"original": network, "slim": slim}, inputs)
-    expected = table.predict(spec, half) / table.original_ms
-    assert found["slim"] / found["original"] == pytest.approx(expected, rel=0.35)
-    assert expected < 0.75
