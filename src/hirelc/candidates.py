@@ -97,7 +97,7 @@ class Bench:
         :param images: training samples to see at most; with none the policy is only calibrated
         :param fidelity: only a "full" measurement's weights are gone on from
         :param start: the same policy measured with less training, to go on from
-        :param rate_factor: on the peak learning rate
+        :param rate_factor: on the peak learning rate, which is higher where few bits are left for each weight
         A loss that is not finite, memory that runs out, or weights that the file cannot hold reject the candidate,
         not the run.
         """
@@ -116,7 +116,8 @@ class Bench:
             elif images == 0:
                 data = self.calibrate(compressed, target_bytes)
             else:
-                settings = {"name": name, "evaluations": 0, "rate_factor": rate_factor, "progress": count}
+                factor = rate_factor * self._haste(compressed, target_bytes)
+                settings = {"name": name, "evaluations": 0, "rate_factor": factor, "progress": count}
                 trained, data = self.finetune(compressed, target_bytes, images, **settings)
             # trials are compared with each other: what is delivered, or predicted from, is measured exactly
             precision = "fp32" if fidelity == "full" else native_precision(self.trainer.config.precision, self.trainer.device)
@@ -239,6 +240,9 @@ class Bench:
             self.reserve *= SAFETY * goal.kernel_bits(compressed) / kernel_bits(compressed)
         self._round_away(compressed, importance, goal)
         return pack(compressed)
+
+    def _haste(self, compressed: CompressedNetwork, target_bytes: int) -> float:
+        return self._goal(target_bytes).haste(compressed) if self.trainer.config.rate_term else 1.0
 
     def _goal(self, target_bytes: int, strength: float = START) -> FileGoal:
         return FileGoal(target_bytes, lambda network: len(pack(network)), strength)

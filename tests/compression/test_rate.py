@@ -148,3 +148,10 @@ def test_a_known_strength_is_where_the_controller_begins() -> None:
     terms = [RateTerm(compressed, replace(goal(0.5 * kernel_bits(compressed)), strength=s), 1000) for s in (0.001, 0.002)]
     pulls = [float(term.loss(50).detach()) for term in terms]
     assert pulls[1] == pytest.approx(2 * pulls[0], rel=0.01)
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(3.0, 1.0), (1.5, 1.0), (1.0, 1.5), (0.75, 2.0), (0.1, 2.0)])
+def test_few_bits_for_each_weight_make_haste(bits: float, factor: float) -> None:
+    compressed = made()
+    weights = sum(p.numel() for p in compressed.network.parameters() if p.ndim > 1)
+    assert goal(bits * weights).haste(compressed) == pytest.approx(factor, rel=0.02)

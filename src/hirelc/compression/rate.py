@@ -32,6 +32,8 @@ MARGIN = 0.998  # of the wanted length: codes move a little after the last look 
 # half a bit per weight.
 AIM = 0.993
 LEAST = 0.05  # of the present bits: a goal below that would leave zeros only
+# Bits for each weight, with fewer of which a short fine-tune is in haste, and how much at most; three times is too much.
+ENOUGH, MOST_HASTE = 1.5, 2.0
 
 
 def shares_of(quantizer: Quantizer, weight: Tensor) -> Tensor:
@@ -87,6 +89,11 @@ class FileGoal:
 
     def met(self, compressed: CompressedNetwork) -> bool:
         return self.written(compressed) <= self.size_bytes
+
+    def haste(self, compressed: CompressedNetwork) -> float:
+        """A factor on the learning rate of short fine-tunes: with few bits most weights must become zeros, and travel there."""
+        weights = sum(weight.numel() for _, weight in kernels_of(compressed))
+        return min(MOST_HASTE, max(1.0, ENOUGH * weights / self.kernel_bits(compressed)))
 
     def kernel_bits(self, compressed: CompressedNetwork, written: int | None = None) -> float:
         """Zero-order bits that the codes of all kernels may take, everything else and the coder's gains being as now.
