@@ -29,9 +29,10 @@ import torch
 import hirelc
 from hirelc.compression.apply import apply
 from hirelc.landscape import Landscape
-from hirelc.policy import Choice
+from hirelc.policy import Choice, Measurement
 from hirelc.search.bounds import Bounds, random_choices
 from hirelc.search.fitting import fit_to_bytes, reference
+from hirelc.search.likely import Scale
 from hirelc.search.surrogate import ColdStart, Surrogate, network_features, rank_correlation
 from protocol import NETWORKS, commit
 from scene import Scene, images, prepared, small, trained
@@ -91,11 +92,12 @@ def measure(scene: Scene, choices: Choices, images_each: int, name: str) -> dict
         result, data = bench.finetune(compressed, expected, images_each, name=name, evaluations=1)
     finally:
         bench.trainer = whole
-    score = bench.read_back(data).points
+    verdict = bench.read_back(data)
     return {
         "size_bytes": len(data),
         "expected_bytes": expected,
-        "drop": round(bench.baseline - score, 3),
+        "drop": round(bench.baseline - verdict.points, 3),
+        "excess_loss": verdict.excess_loss,
         "images": result.images,
         "seconds": round(time.perf_counter() - begun, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -198,28 +200,42 @@ def rounded(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(landscape: Landscape, rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Predictions learn from likely drops, as they do in a search, and are held against measured ones."""
     inputs = np.array([network_features(landscape, reread(row["choices"])) for row in rows])
     drops = np.array([row["drop"] for row in rows])
     found = []
     for name, predictor in PREDICTORS.items():
         others = ~np.eye(len(drops), dtype=bool)
-        guesses = np.array([predictor(inputs[o], drops[o], inputs[[i]])[0] for i, o in enumerate(others)])
+        guesses = np.array([predictor(inputs[o], likely(rows, o), inputs[[i]])[0] for i, o in enumerate(others)])
         region = int((drops <= REGION).sum())
         about = {"predictor": name, "policies": len(drops), "in_region": region}
         found.append(about | {"from": len(drops) - 1} | rounded(quality(guesses, drops)))
         for known in (10, 20, 30):
             if known + 5 <= len(drops):
-                found.append(about | {"from": known} | rounded(held_out(predictor, inputs, drops, known, seed)))
+                found.append(about | {"from": known} | rounded(held_out(predictor, inputs, rows, known, seed)))
     return found
 
 
-def held_out(predictor: Predictor, inputs: np.ndarray, drops: np.ndarray, known: int, seed: int) -> dict[str, Any]:
+def likely(rows: Sequence[dict[str, Any]], which: np.ndarray) -> np.ndarray:
+    """What the losses of some rows make of their drops.
+
+    :param which: indices, or a mask
+    """
+    known = [rows[i] for i in np.arange(len(rows))[which]]
+    found = [
+        Measurement(r["size_bytes"], 0.0, r["drop"], 0, "search-validation", excess_loss=r.get("excess_loss")) for r in known
+    ]
+    scale = Scale.of(found)
+    return np.array([scale.likely(measurement) for measurement in found])
+
+
+def held_out(predictor: Predictor, inputs: np.ndarray, rows: Sequence[dict[str, Any]], known: int, seed: int) -> dict[str, Any]:
     """Means over draws of which policies are known."""
-    generator, found = np.random.default_rng(seed), []
+    generator, found, drops = np.random.default_rng(seed), [], np.array([row["drop"] for row in rows])
     for _ in range(DRAWS):
         order = generator.permutation(len(drops))
         learned, asked = order[:known], order[known:]
-        found.append(quality(predictor(inputs[learned], drops[learned], inputs[asked]), drops[asked]))
+        found.append(quality(predictor(inputs[learned], likely(rows, learned), inputs[asked]), drops[asked]))
     known_ones = {key: [q[key] for q in found if q[key] is not None] for key in found[0]}
     return {key: float(np.mean(values)) if values else None for key, values in known_ones.items()}
 
