@@ -10,7 +10,7 @@ import pytest
 
 from hirelc.candidates import Bench
 from hirelc.store import read_journal
-from test_pipeline import compress
+from test_pipeline import CONFIG, compress
 
 
 def test_an_incumbent_is_trained_on_gently_from_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,16 +22,17 @@ def test_an_incumbent_is_trained_on_gently_from_its_best_weights(tmp_path: Path,
         measurement, candidate = measure(self, policy, *args, **settings)
         if settings["fidelity"] == "full":
             calls.append((policy.digest, settings["start"], settings["rate_factor"]))
-        elif calls and policy.digest != calls[0][0]:
+        if calls and policy.digest != calls[0][0]:
             measurement = replace(measurement, drop_points=50.0, excess_loss=10.0)
         return measurement, candidate
 
     monkeypatch.setattr(Bench, "measure", spoiled)
-    result = compress(tmp_path / "a")
-    assert len({digest for digest, _, _ in calls}) == 1 and [rate for _, _, rate in calls] == [1.0, 0.6, 0.6**2]
-    starts = [start for _, start, _ in calls]
-    assert starts[0] is None and all(start is not None and start.trained.images > 0 for start in starts[1:])
+    config = replace(CONFIG, search=replace(CONFIG.search, cycles=3))
+    result = compress(tmp_path / "a", config=config)
+    digests, starts, rates = zip(*calls, strict=True)
+    assert digests[0] != digests[1] and digests[2:] == (digests[0], digests[0]) and rates == (1.0, 1.0, 0.6, 0.6**2)
+    assert starts[:2] == (None, None) and all(start.trained.images > 0 for start in starts[2:])
     measured = [
         e for e in read_journal(result.folder) if e["event"] == "measurement" and e["measurement"]["fidelity"] == "full"
     ]
-    assert [event["origin"] for event in measured] == ["warm start", "incumbent", "incumbent"]
+    assert [event["origin"] for event in measured] == ["warm start", "vote", "incumbent", "incumbent"]

@@ -24,7 +24,7 @@ from hirelc.search.baselines import make_search
 from hirelc.search.bounds import Bounds
 from hirelc.search.budgets import ByteTarget
 from hirelc.search.fitting import reference
-from hirelc.searching import CLIMBING, SWAPS, full_measurements, improves
+from hirelc.searching import CLIMBING, SWAPS, full_measurements, improves, racing
 from hirelc.timing import Pace, Search, Speeds, TimeBudget, TimePlan, plan_time, time_words
 
 AGENT_STEPS = 64  # of each agent, to see how fast they are
@@ -86,9 +86,8 @@ def options(settings: SearchConfig) -> list[Search]:
 
 def _measurements(settings: SearchConfig) -> int:
     """Candidates that are measured, counting every fidelity."""
-    trials = settings.contenders
     swapped = 1 + SWAPS if improves(settings) else 0
-    return 1 + settings.cycles * (1 if trials == 1 else trials - 1 + CLIMBING + 1) + swapped
+    return 1 + settings.cycles + racing(settings) * (settings.contenders - 1 + CLIMBING) + swapped
 
 
 def measure_speeds(run: Run, bench: Bench, landscape: Landscape) -> Speeds:

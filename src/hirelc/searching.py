@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -27,7 +28,7 @@ from hirelc.search.swaps import swaps
 
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
-BLIND = 0.3  # of the original's accuracy: where every trial has lost more, their order says nothing
+BEHIND = 5.0  # points behind the best policy so far, without training: more than a short one would make up for
 SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
 ONWARD = 0.6  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
 SHORT = 0.1  # of a full measurement's training
@@ -55,9 +56,14 @@ def images_per_measurement(config: Config, train: Batches) -> int:
 
 def full_measurements(settings: SearchConfig) -> float:
     """What the measurements of a search cost together, in units of one with full training."""
-    short = CLIMBING * SHORT if settings.contenders > 1 else 0.0
     improving = (1 + SWAPS) * SHORT if improves(settings) else 0.0
-    return 1 + settings.cycles * (1 + short) + improving  # the first cycle measures what the search begins with as well
+    # the first cycle measures what the search begins with as well
+    return 1 + settings.cycles + racing(settings) * CLIMBING * SHORT + improving
+
+
+def racing(settings: SearchConfig) -> int:
+    """In how many cycles several policies compete; in the others a vote is measured in full."""
+    return settings.cycles - settings.exploring if settings.contenders > 1 else 0
 
 
 def improves(settings: SearchConfig) -> bool:
@@ -104,10 +110,10 @@ class _Loop:
         self.run, self.bench, self.landscape, self.strategy = run, bench, landscape, strategy
         self.archive: Archive[Candidate] = Archive()
         self.measurements: list[Measurement] = []
-        self.images = images_per_measurement(run.config, run.train)
+        self._planned = full_measurements(run.config.search)  # measurements to come, in units of one with full training
+        self._images = images_per_measurement(run.config, run.train) * self._planned
         self.recorded, self.recalled = Recorded(run), list[int]()
         self._late = False
-        self._blind: set[str] = set()
 
     def late(self, cycle: int) -> bool:
         """Whether the time left is needed for the final fine-tune: what is not measured yet is skipped then."""
@@ -158,6 +164,12 @@ class _Loop:
             self.measure(cycle, proposal, self._short, "short", rate_factor=GENTLY)
 
     @property
+    def images(self) -> int:
+        """Training samples of a full measurement: an equal part of those left, which trials that were spared add to."""
+        seen = sum(measurement.images_seen for measurement in self.measurements)
+        return int((self._images - seen) / max(SHORT, self._planned))
+
+    @property
     def _short(self) -> int:
         """Training samples of a short measurement."""
         return max(self.run.config.train.batch_size, round(SHORT * self.images))
@@ -165,8 +177,8 @@ class _Loop:
     def climb(self, cycle: int, trials: list[Proposal]) -> None:
         """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
 
-        The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. A kind
-        of measurement that told nothing in one cycle is left out in the next.
+        The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. Those
+        that are far behind it without training are not trained.
         """
         if self.images == 0:  # nothing is trained: one measurement says all, and the best so far has had it
             for proposal in trials:
@@ -174,46 +186,41 @@ class _Loop:
                     self.measure(cycle, proposal, 0)
             return
         incumbent = [proposal for proposal in trials if proposal.origin == INCUMBENT]
-        standing = [proposal for proposal in trials if proposal.origin != INCUMBENT]
+        best = next(filter(None, (self._best_known(proposal.policy) for proposal in incumbent)), None)
+        if best is not None:
+            self.bench.go_on_from(best.payload)
+        found = self._race(cycle, [proposal for proposal in trials if proposal.origin != INCUMBENT], 0, "calibrated")
+        bound = math.inf if best is None else self._rating(best.measurement) + BEHIND
         room = max(1, CLIMBING - len(incumbent))
-        if len(standing) > room:
-            standing = self._best(cycle, standing, 0, "calibrated")[:room]
-        for best in filter(None, (self._best_known(proposal.policy) for proposal in incumbent)):
-            self.bench.go_on_from(best)
-        standing += incumbent
+        standing = [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
         rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal in incumbent), default=0)
         if len(standing) > 1:
-            standing = self._best(cycle, standing, self._short, "short", rate)
+            standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", rate)]
+        self._planned -= CLIMBING * SHORT
         for proposal in standing[:1]:
-            self.measure(cycle, proposal, self.images, start=self._best_known(proposal.policy), rate_factor=rate)
+            known = self._best_known(proposal.policy)
+            start = None if known is None else known.payload
+            self.measure(cycle, proposal, self.images, start=start, rate_factor=rate)
 
-    def _best_known(self, policy: Policy) -> Candidate | None:
+    def _best_known(self, policy: Policy) -> Entry[Candidate] | None:
         """The best of the states that a policy was trained to; None where it was not."""
-        known = self._trainings(policy, "short", "full")
-        return min(known, key=lambda e: self._rating(e.measurement)).payload if known else None
+        return min(self._trainings(policy, "short", "full"), key=lambda e: self._rating(e.measurement), default=None)
 
     def _trainings(self, policy: Policy, *fidelities: str) -> list[Entry[Candidate]]:
         entries = [e for e in self.archive.entries if e.policy == policy and e.measurement.fidelity in fidelities]
         return [entry for entry in entries if entry.payload.trained is not None]
 
-    def _best(
-        self, cycle: int, standing: list[Proposal], images: int, fidelity: str, rate_factor: float = 1.0
-    ) -> list[Proposal]:
-        """Those that did not fail, the least drop first; as they came where no drop tells anything."""
-        if fidelity in self._blind:
-            return standing
+    def _race(
+        self, cycle: int, proposals: list[Proposal], images: int, fidelity: str, rate_factor: float = 1.0
+    ) -> list[tuple[float, Proposal]]:
+        """Those that did not fail with their ratings, the best first."""
         found: list[tuple[Measurement, Proposal]] = []
-        for proposal in standing:
+        for proposal in proposals:
             measurement, candidate = self.measure(cycle, proposal, images, fidelity, rate_factor=rate_factor)
             if candidate is not None:
                 found.append((measurement, proposal))
-        ratings = [self._rating(measurement) for measurement, _ in found]
-        if found and min(ratings) > BLIND * abs(self.bench.baseline):
-            self._blind.add(fidelity)
-            self.run.directory.journal_once(f"blind_{fidelity}", cycle=cycle)
-            self.run.say.line(f"cycle {cycle + 1}: {fidelity} trials lose too much to be compared; later cycles do without")
-            return [proposal for _, proposal in found]
-        return [found[place][1] for place in sorted(range(len(found)), key=ratings.__getitem__)]
+        rated = [(self._rating(measurement), proposal) for measurement, proposal in found]
+        return sorted(rated, key=lambda pair: pair[0])
 
     def _rating(self, measurement: Measurement) -> float:
         """Likely drop in points, and what it will cost to make a file that is too long shorter."""
@@ -258,6 +265,7 @@ class _Loop:
         scale = Scale.of([*self.measurements, measurement])
         measurement = replace(measurement, likely_drop=None if measurement.failure else scale.likely(measurement))
         self.measurements.append(measurement)
+        self._planned -= fidelity == "full"
         learned = self.strategy.observe(proposal, measurement)
         if candidate is not None:
             self.archive.add(candidate.policy, measurement, candidate)

@@ -132,7 +132,7 @@ class HierarchicalSearch:
         :raises RunError: when a reward carries no signal
         """
         proposals = [self._first_proposal()] if cycle == 0 else []
-        deterministic = cycle >= self._config.cycles // 2
+        deterministic = cycle >= self._config.exploring
         budgets, high_record, high_drops, high_sizes = self._decide_budgets(cycle, deterministic)
         voted, low_record, wishes = self._decide_blocks(cycle, budgets, deterministic)
         found = self._fit_unseen(voted, budgets, cycle)
@@ -157,7 +157,8 @@ class HierarchicalSearch:
             "predicted_drop": predicted,
             "surrogate": self._surrogate.record(),
         }
-        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if self._config.contenders > 1 else []
+        races = deterministic and self._config.contenders > 1
+        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if races else []
         proposals.append(Proposal(policy, fit.choices, "vote", predicted, budgets, record, trial=bool(rivals)))
         return [*proposals, *rivals]
 

@@ -25,6 +25,7 @@ NUMBER_TYPE_SAFETY = (NumberType.INT, NumberType.FLOAT)
 GRANULARITY_SAFETY = (Granularity.LEARNED, Granularity.PER_CHANNEL, Granularity.UNIFORM, Granularity.LOG)
 STRATEGY_SAFETY = (Strategy.QUANTIZATION, Strategy.AUTO, Strategy.PRUNING)
 
+ALIKE = 0.01  # of what the vote wanted: members that differ less agree
 # A tie up to rounding of the weights' sums is a tie.
 _TIE = 1e-9
 
@@ -56,9 +57,10 @@ def member_losses(
     :param sizes: size of each member's own action, any one unit
     """
     miss = severity(measured_drop, allowed)
-    if miss > 0:
-        return [float(np.tanh(miss * (drop - voted_drop) / max(abs(voted_drop), 0.1))) for drop in drops]
-    return [float(np.tanh(-miss * (size - voted_size) / voted_size)) for size in sizes]
+    wanted, voted = (drops, voted_drop) if miss > 0 else (sizes, voted_size)
+    apart = [float(wish - voted) for wish in wanted]
+    widest = max(ALIKE * abs(voted), *map(abs, apart))
+    return [float(np.tanh(abs(miss) * difference / widest)) if widest else 0.0 for difference in apart]
 
 
 class VoteWeights:

@@ -59,7 +59,7 @@ class FlatSearch(LearningRival):
             budget = Budget(fraction, 1 - self.bounds.min_keep, self.bounds.lowest, Strategy.AUTO, self._allowed)
             self._scene.grant(budget, self.surrogate, self.surrogate.in_use, self._incumbent)
             learned = [report.to_json() for report in self._agent.train(self._steps)]
-        deterministic = index == 0 and cycle >= self.config.cycles // 2
+        deterministic = index == 0 and cycle >= self.config.exploring
         for attempt in range(index * _DRAWS, (index + 1) * _DRAWS):
             (action,) = self._agent.act(deterministic and attempt == 0, attempt)
             wanted = self._scene.choices(action)
