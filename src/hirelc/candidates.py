@@ -25,10 +25,9 @@ from hirelc.errors import FormatError
 from hirelc.failures import machine_failure
 from hirelc.measure.evaluate import NoScore, native_precision
 from hirelc.measure.finetune import Diverged, Trained, Trainer
-from hirelc.measure.judge import Verdict
 from hirelc.network.calling import call, to_device
 from hirelc.network.spec import NetworkSpec
-from hirelc.policy import Measurement, Policy
+from hirelc.policy import Measurement, Policy, Verdict
 from hirelc.tensorfile import pack_tensors
 
 HEAD_ROOM = 1.08  # bits that a fine-tune starts with, for one of the goal: codes get rarer in training, and seldom denser

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from hirelc.errors import PolicyError
 
@@ -275,6 +275,24 @@ class Goal:
         return self.ratio is None and self.max_bytes is None and self.max_drop is None
 
 
+class Verdict(NamedTuple):
+    """What a network does on a split.
+
+    :param points: of the task's metric
+    :param excess_loss: loss of the fine-tune beyond the original's, a mean over samples; None where it was not asked for,
+        or is no number
+    """
+
+    points: float
+    excess_loss: float | None = None
+
+    def beats(self, other: Verdict) -> bool:
+        """Whether this is as good or better: by the loss where both have one."""
+        if self.excess_loss is None or other.excess_loss is None:
+            return self.points >= other.points
+        return self.excess_loss <= other.excess_loss
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What a policy is worth, as read back from its file.
@@ -316,11 +334,9 @@ class Measurement:
         """The drop to decide by, in points."""
         return self.drop_points if self.likely_drop is None else self.likely_drop
 
-    def beats(self, other: Measurement) -> bool:
-        """Whether the network is better: by its loss where both have one."""
-        if self.excess_loss is None or other.excess_loss is None:
-            return self.drop_points < other.drop_points
-        return self.excess_loss < other.excess_loss
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(-self.drop_points, self.excess_loss)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "extra": dict(self.extra)}

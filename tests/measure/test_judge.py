@@ -11,7 +11,8 @@ import torch
 from hirelc.config import TrainConfig
 from hirelc.measure import judge as module
 from hirelc.measure.evaluate import accuracy
-from hirelc.measure.judge import Judge, Verdict
+from hirelc.measure.judge import Judge
+from hirelc.policy import Verdict
 from hirelc.task import CLASSIFICATION
 from measure.small import data, tiny
 

@@ -7,8 +7,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hirelc.config import TrainConfig
 from hirelc.measure.finetune import Trainer
-from hirelc.measure.judge import Verdict
 from hirelc.measure.settle import settle, settling_batches
+from hirelc.policy import Verdict
 from hirelc.task import CLASSIFICATION
 from measure.small import data, tiny
 

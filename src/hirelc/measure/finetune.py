@@ -24,11 +24,12 @@ from hirelc.compression.rate import FileGoal, RateTerm
 from hirelc.config import TrainConfig
 from hirelc.errors import ExecutionError
 from hirelc.measure.evaluate import accuracy, native_precision, running
-from hirelc.measure.judge import Judge, Verdict, mixed_loss
+from hirelc.measure.judge import Judge, mixed_loss
 from hirelc.measure.session import Checkpoint, Session, restore_end, save_end
 from hirelc.measure.session import Trained as Trained
 from hirelc.measure.settle import settle, settling_batches
 from hirelc.network.calling import call, first_tensor, to_device
+from hirelc.policy import Verdict
 from hirelc.seeds import stream_seed
 from hirelc.task import Task
 

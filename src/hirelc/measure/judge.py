@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,27 +18,10 @@ from hirelc.batches import Batches
 from hirelc.config import TrainConfig
 from hirelc.measure.evaluate import accuracy
 from hirelc.network.calling import steady_call, to_device
+from hirelc.policy import Verdict
 from hirelc.task import Task
 
 KEPT_BYTES = 2**28  # of the original's outputs; where they are more, it is asked again
-
-
-class Verdict(NamedTuple):
-    """What a network does on a split.
-
-    :param points: of the task's metric
-    :param excess_loss: loss of the fine-tune beyond the original's, a mean over samples; None where it was not asked for,
-        or is no number
-    """
-
-    points: float
-    excess_loss: float | None = None
-
-    def beats(self, other: Verdict) -> bool:
-        """Whether this is as good or better: by the loss where both have one."""
-        if self.excess_loss is None or other.excess_loss is None:
-            return self.points >= other.points
-        return self.excess_loss <= other.excess_loss
 
 
 def mixed_loss(task: Task, config: TrainConfig, outputs: Tensor, wanted: Tensor, targets: Tensor) -> Tensor:

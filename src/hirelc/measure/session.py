@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.compression.rate import RateTerm
-from hirelc.measure.judge import Verdict
+from hirelc.policy import Verdict
 from hirelc.tensorfile import copy_into
 
 Saved = tuple[Mapping[str, Tensor], Mapping[str, Any]]

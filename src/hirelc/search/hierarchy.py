@@ -332,7 +332,7 @@ class HierarchicalSearch:
         drop, target = measurement.judged_drop, self._target.bytes
         if measurement.fidelity != "full":  # what full training would have recovered is not known
             return {"predicted_drop": proposal.predicted_drop, "measured_drop": drop}
-        if self._best is None or measurement.beats(self._best):
+        if self._best is None or measurement.verdict.beats(self._best.verdict):
             self._best, self._incumbent = measurement, tuple(map(tuple, proposal.choices))
         self._target.observe(measurement.size_bytes, drop)
         miss = severity(drop, self._allowed)

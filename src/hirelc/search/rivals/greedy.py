@@ -88,7 +88,7 @@ class GreedySearch(Rival):
 
     def observe(self, proposal: Proposal, measurement: Measurement) -> Mapping[str, Any]:
         """Moves the centre of the settings to the best one measured."""
-        if measurement.failure is None and (self._best is None or measurement.beats(self._best)):
+        if measurement.failure is None and (self._best is None or measurement.verdict.beats(self._best.verdict)):
             self._best, self._centre = measurement, self._settings[proposal.policy]
         return super().observe(proposal, measurement)
 
