@@ -180,6 +180,8 @@ class _Loop:
         The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. Those
         that are far behind it without training are not trained.
         """
+        if not trials:
+            return
         if self.images == 0:  # nothing is trained: one measurement says all, and the best so far has had it
             for proposal in trials:
                 if proposal.origin != INCUMBENT:

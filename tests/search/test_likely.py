@@ -20,7 +20,7 @@ def test_losses_put_accuracies_in_order() -> None:
     likely = [scale.likely(m) for m in found]
     assert likely == sorted(likely) and sum(likely) == pytest.approx(3.6)
     assert scale.slope == pytest.approx(40.0)
-    assert found[0].beats(found[1]) and not found[2].beats(found[1])
+    assert found[0].verdict.beats(found[1].verdict) and not found[2].verdict.beats(found[1].verdict)
 
 
 def test_what_says_nothing_is_left_out() -> None:
@@ -29,7 +29,8 @@ def test_what_says_nothing_is_left_out() -> None:
     scale = Scale.of([*known, ruined, failed, unknown])
     assert scale == Scale.of(known)
     assert scale.likely(ruined) == 60.0 and scale.likely(unknown) == 0.5
-    assert unknown.beats(known[0]) and not known[0].beats(unknown)  # by accuracy, where a loss is missing
+    better, worse = unknown.verdict, known[0].verdict
+    assert better.beats(worse) and not worse.beats(better)  # by accuracy, where a loss is missing
 
 
 def test_without_a_loss_drops_are_as_measured() -> None:

@@ -27,7 +27,7 @@ from hirelc.measure.evaluate import accuracy, native_precision, running
 from hirelc.measure.judge import Judge, mixed_loss
 from hirelc.measure.session import Checkpoint, Session, restore_end, save_end
 from hirelc.measure.session import Trained as Trained
-from hirelc.measure.settle import settle, settling_batches
+from hirelc.measure.settle import least_settling, settle, settling_batches
 from hirelc.network.calling import call, first_tensor, to_device
 from hirelc.policy import Verdict
 from hirelc.seeds import stream_seed
@@ -139,13 +139,11 @@ class Trainer:
             session.best.keep(student, self._validate(student, precision), fits)
         before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
-        def forward(batch: Any) -> None:
-            with running(precision, self.device):
-                call(student, to_device(batch[0], self.device))
-            session.seen += len(first_tensor(batch[0]))
-            progress(len(first_tensor(batch[0])))
+        def count(seen: int) -> None:
+            session.seen += seen
+            progress(seen)
 
-        settle(student, islice(self.train.epoch(seed, training=True), batches), forward)
+        self._settled(student, batches, seed, precision, count)
         verdict = self._validate(student, precision)
         session.scores.append((session.seen, verdict.points))
         fits = session.rate is None or not session.best.fits or session.rate.goal.met(student)  # type: ignore[arg-type]
@@ -153,6 +151,29 @@ class Trainer:
             session.best.verdict = verdict
         else:
             student.load_state_dict(before)
+
+    def settle(self, student: nn.Module, count: Callable[[int], None]) -> None:
+        """Statistics of BatchNorms for weights that were changed and not trained, in place.
+
+        :param count: told of the training samples that pass through the network
+        """
+        precision = native_precision(self.config.precision, self.device)
+        self._settled(student, least_settling(student), stream_seed(self.seed, "settle"), precision, count)
+
+    def _settled(
+        self,
+        student: nn.Module,
+        batches: int,
+        seed: int,
+        precision: str,
+        count: Callable[[int], None],
+    ) -> None:
+        def forward(batch: Any) -> None:
+            with running(precision, self.device):
+                call(student, to_device(batch[0], self.device))
+            count(len(first_tensor(batch[0])))
+
+        settle(student, islice(self.train.epoch(seed, training=True), batches), forward)
 
     def _step(self, session: Session, factor: float, inputs: Any, targets: Any, precision: str) -> None:
         """:param factor: on the peak learning rates"""
@@ -191,9 +212,9 @@ class Trainer:
 
     def _loss(self, student: nn.Module, inputs: Any, targets: Any, precision: str) -> Tensor:
         inputs, targets = to_device(inputs, self.device), to_device(targets, self.device)
+        with torch.no_grad(), running(precision, self.device):
+            wanted = self.task.outputs(call(self.teacher, inputs))
         with running(precision, self.device):
-            with torch.no_grad():
-                wanted = self.task.outputs(call(self.teacher, inputs))
             outputs = self.task.outputs(call(student, inputs))
         if self.task.label is not None:
             targets = self.task.label(wanted, None)

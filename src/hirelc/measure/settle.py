@@ -22,6 +22,11 @@ def settling_batches(network: nn.Module, batches: int) -> int:
     return wanted if wanted >= LEAST and any(_norms(network)) else 0
 
 
+def least_settling(network: nn.Module) -> int:
+    """How many batches are worth it for a network that is not trained; 0 where there is nothing to settle."""
+    return LEAST if any(_norms(network)) else 0
+
+
 @torch.no_grad()
 def settle(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any], Any]) -> None:
     """Replaces the running statistics, in place; everything else runs as in use. Norms that are not called keep theirs.
