@@ -228,17 +228,31 @@ def test_the_command_writes_table_numbers_and_plots(written: Written, bench: Pat
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (("--network", "tinynet", "--bench", "x"), "at equal bytes: give --ratio or --max-bytes"),
+        (("--model", "a:b", "--data", "demo"), "at equal bytes: give --ratio or --max-bytes"),
+        (("--network", "tinynet", "--bench", "x"), "networks.py is missing"),
         (("--ratio", "9"), "give either --network with --bench"),
         (("--ratio", "9", "--network", "a"), "--network a needs --bench"),
         (("--ratio", "9", "--model", "a:b"), "--data is missing"),
         (("--ratio", "9", "--network", "a", "--bench", "x", "--variants", "luck"), "unknown variant 'luck'"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], cause: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: tuple[str, ...], cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no benchmark is found
     done = says(*arguments, "--out", tmp_path / "out")
     assert done.exit_code == 2 and cause in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_the_benchmark_needs_no_more_than_its_name(
+    written: Written, bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.parent)
+    done = says("--network", "tinynet", "--data", "demo", "--seeds", 1, "--variants", "uniform", "--quiet")
+    assert done.exit_code == 0, done.output
+    plan = json.loads((tmp_path / "runs" / "ablate-tinynet-30x" / "plan.json").read_text())
+    assert plan["goal"]["ratio"] == 30
 
 
 def test_networks_of_a_benchmark_folder(bench: Path, tmp_path: Path) -> None:

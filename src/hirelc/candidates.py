@@ -113,7 +113,7 @@ class Bench:
             if self.reconstruction is not None:
                 data = self.reconstruct(self.reconstruction, compressed, target_bytes)
             elif images == 0:
-                data = self.calibrate(compressed, target_bytes, count)
+                data = self.calibrate(compressed, target_bytes)
             else:
                 factor = rate_factor * self._haste(compressed, target_bytes)
                 settings = {"name": name, "evaluations": 0, "rate_factor": factor, "progress": count}
@@ -166,6 +166,7 @@ class Bench:
                 keep_steps(compressed, trained)
             goal = self._goal(target_bytes)
             scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
+            self.trainer.settle(compressed)
             starts.append(compressed)
         return starts[0] if len(starts) == 1 else max(starts, key=self._first_points)
 
@@ -186,12 +187,12 @@ class Bench:
             compressed.quantize_activations(found.sites)
         return compressed
 
-    def calibrate(self, compressed: CompressedNetwork, target_bytes: int, count: Callable[[int], None]) -> bytes:
+    def calibrate(self, compressed: CompressedNetwork, target_bytes: int) -> bytes:
         """Coarser steps and rounding that lead to a length of the file, statistics of BatchNorms, and no training."""
         importance = cut_fisher(self.fisher, compressed)
         goal = self._goal(target_bytes)
         scale_to_bits(compressed, importance, goal.kernel_bits(compressed))
-        self.trainer.settle(compressed, count)
+        self.trainer.settle(compressed)
         self._round_away(compressed, importance, goal)
         return pack(compressed)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 BENCH_DATA = "fashion-mnist"
+BENCHES = (Path("bench"), Path("../shared/bench"))  # where the folder of a benchmark is looked for
+BENCH_RATIO = 30.0
 GOAL, DATA, RUNS = "Goal", "Network and data", "Runs"
 VARIANTS_HELP = (
     f"some of {', '.join(STRATEGY_NAMES)}, and of without-PART, where PART is one of {', '.join(PARTS)}; commas between "
@@ -36,10 +38,20 @@ def register(app: typer.Typer) -> None:
 
 
 def ablate(
-    out: Annotated[Path, typer.Option(help="folder of the comparison; the same command goes on where it stopped")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of the comparison; the same command goes on where it stopped. If not given, with --network: "
+            "runs/ablate-NETWORK-GOAL"
+        ),
+    ] = None,
     network: Annotated[str | None, typer.Option(help="of the folder --bench, as in resnet20", rich_help_panel=DATA)] = None,
     bench: Annotated[
-        Path | None, typer.Option(help="folder with networks.py and NAME.safetensors", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(
+            help=f"folder with networks.py and NAME.safetensors; {' or '.join(map(str, BENCHES))} if not given",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="your own network instead, as for compress", rich_help_panel=DATA)] = None,
     weights: Annotated[Path | None, typer.Option(help="as for compress", rich_help_panel=DATA)] = None,
@@ -52,7 +64,13 @@ def ablate(
     normalise: Annotated[str | None, typer.Option(help="of image files, as for compress", rich_help_panel=DATA)] = None,
     tokenizer: Annotated[str | None, typer.Option(help="as for compress", rich_help_panel=DATA)] = None,
     max_tokens: Annotated[int | None, typer.Option(help="longer texts are cut", rich_help_panel=DATA)] = None,
-    ratio: Annotated[float | None, typer.Option(help="whole fp32 file / whole compressed file", rich_help_panel=GOAL)] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            help=f"whole fp32 file / whole compressed file; with --network {BENCH_RATIO:g} if no goal is given",
+            rich_help_panel=GOAL,
+        ),
+    ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="bytes of the whole file, at most", rich_help_panel=GOAL)] = None,
     variants: Annotated[str | None, typer.Option(help=VARIANTS_HELP, rich_help_panel=RUNS)] = None,
     seeds: Annotated[int, typer.Option(help="runs of each variant, each with a seed of its own", rich_help_panel=RUNS)] = 3,
@@ -81,7 +99,8 @@ def ablate(
 
     \b
     hirelc ablate --model mypkg.nets:make_net --weights net.safetensors --data images.npz --ratio 20 --out runs/compared
-    hirelc ablate --network resnet20 --bench bench --ratio 30 --seeds 3 --variants hirelc,uniform,knapsack --out runs/r20
+    hirelc ablate --network resnet20 --seeds 3
+    hirelc ablate --network vit --bench bench --ratio 20 --variants hirelc,uniform,knapsack --out runs/vit
 
     Every run has the same goal, samples and full measurements. The table is in OUT/ablation.md, all numbers in
     OUT/ablation.json, plots in OUT/figures (with the extra hirelc\\[report]).
@@ -91,12 +110,16 @@ def ablate(
     from hirelc.inputs import DataOptions
     from hirelc.progress import RichReporter
 
-    if ratio is None and max_bytes is None:
-        raise RunError("the runs are compared at equal bytes: give --ratio or --max-bytes")
     if (network is None) == (model is None):
         raise RunError("give either --network with --bench, for a network of a benchmark, or --model, for your own")
-    if network is not None and bench is None:
-        raise RunError(f"--network {network} needs --bench, the folder with networks.py and the weights")
+    if network is not None:
+        bench = bench or _found_bench(network)
+        ratio = BENCH_RATIO if ratio is None and max_bytes is None else ratio
+        out = out or Path("runs") / f"ablate-{network}-{f'{max_bytes}-bytes' if ratio is None else f'{ratio:g}x'}"
+    if ratio is None and max_bytes is None:
+        raise RunError("the runs are compared at equal bytes: give --ratio or --max-bytes")
+    if out is None:
+        raise RunError("--out is missing: name a folder for the comparison")
     source = data or (BENCH_DATA if network is not None else None)
     if source is None:
         raise RunError("--data is missing: name the data that the network was trained on")
@@ -127,6 +150,17 @@ def ablate(
     _tell(plan, found, out, say, as_json)
 
 
+def _found_bench(network: str) -> Path:
+    """
+    :raises RunError: there is none where it is looked for
+    """
+    for folder in BENCHES:
+        if (folder / "networks.py").is_file():
+            return folder
+    places = " or ".join(map(str, BENCHES))
+    raise RunError(f"--network {network} needs --bench, the folder with networks.py and the weights: it is not {places}")
+
+
 def _maker(
     network: str | None, bench: Path | None, model: str | None, weights: Path | None, task: str | None
 ) -> Callable[[int], Any]:
@@ -134,12 +168,10 @@ def _maker(
     from hirelc.inputs import task_name
     from hirelc.models import load_network
 
-    def make(seed: int) -> Any:
-        if network is not None and bench is not None:
-            return benchmark_network(bench, network)
-        return load_network(str(model), weights, seed, task_name(str(model), task))
-
-    return make
+    if network is not None and bench is not None:
+        benchmark_network(bench, network)  # what is wrong with it is said before anything is written
+        return lambda seed: benchmark_network(bench, network)
+    return lambda seed: load_network(str(model), weights, seed, task_name(str(model), task))
 
 
 def _loader(

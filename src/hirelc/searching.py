@@ -29,7 +29,8 @@ from hirelc.search.swaps import swaps
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BEHIND = 5.0  # points behind the best policy so far, without training: more than a short one would make up for
-SWAPS, GENTLY = 1, 0.2  # tried on the picked policy; on the learning rate: its trained weights are to be kept
+SWAPS = 1  # tried on the picked policy
+GENTLY = 0.2  # on the learning rate of short measurements: a few steps at the full one only ruin trained weights
 ONWARD = 0.6  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
 SHORT = 0.1  # of a full measurement's training
 CLIMBING = 2  # short measurements of a cycle: the best policy so far, and one that may be better
@@ -197,7 +198,7 @@ class _Loop:
         standing = [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
         rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal in incumbent), default=0)
         if len(standing) > 1:
-            standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", rate)]
+            standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
         self._planned -= CLIMBING * SHORT
         for proposal in standing[:1]:
             known = self._best_known(proposal.policy)

@@ -45,9 +45,9 @@ def test_norms_that_are_not_called_or_see_no_number_keep_theirs() -> None:
     assert network.norm.running_mean.tolist() == [0.0] * 3 and int(network.norm.num_batches_tracked) == 0
 
 
-def test_only_norms_and_long_fine_tunes_settle() -> None:
+def test_a_part_of_a_fine_tune_settles_norms_half_of_a_short_one() -> None:
     assert settling_batches(nn.Linear(2, 2), 1000) == 0
-    assert [settling_batches(Spare(), n) for n in (100, 160, 400, 10_000)] == [0, 8, 20, 60]
+    assert [settling_batches(Spare(), n) for n in (1, 6, 100, 160, 400, 10_000)] == [0, 3, 8, 8, 20, 60]
 
 
 def test_a_fine_tune_keeps_what_is_better(monkeypatch: pytest.MonkeyPatch) -> None:

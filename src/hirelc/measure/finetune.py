@@ -152,13 +152,10 @@ class Trainer:
         else:
             student.load_state_dict(before)
 
-    def settle(self, student: nn.Module, count: Callable[[int], None]) -> None:
-        """Statistics of BatchNorms for weights that were changed and not trained, in place.
-
-        :param count: told of the training samples that pass through the network
-        """
+    def settle(self, student: nn.Module) -> None:
+        """Statistics of BatchNorms for weights that were changed and not trained, in place: always of the same samples."""
         precision = native_precision(self.config.precision, self.device)
-        self._settled(student, least_settling(student), stream_seed(self.seed, "settle"), precision, count)
+        self._settled(student, least_settling(student), stream_seed(self.seed, "settle"), precision)
 
     def _settled(
         self,
@@ -166,7 +163,7 @@ class Trainer:
         batches: int,
         seed: int,
         precision: str,
-        count: Callable[[int], None],
+        count: Callable[[int], None] = lambda images: None,
     ) -> None:
         def forward(batch: Any) -> None:
             with running(precision, self.device):

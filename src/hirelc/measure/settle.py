@@ -13,13 +13,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-PART, LEAST, MOST = 0.05, 8, 60  # of a fine-tune's batches; fewer than the least say less than what is known already
+PART, LEAST, MOST = 0.05, 8, 60  # of a fine-tune's batches
+SHORT = 0.5  # of a fine-tune with few batches: its running statistics are mostly those of the weights before it
 
 
 def settling_batches(network: nn.Module, batches: int) -> int:
     """How many of a fine-tune's batches are kept for this; 0 where there is nothing to settle."""
-    wanted = min(MOST, int(PART * batches))
-    return wanted if wanted >= LEAST and any(_norms(network)) else 0
+    if not any(_norms(network)):
+        return 0
+    return min(MOST, max(int(PART * batches), min(LEAST, int(SHORT * batches))))
 
 
 def least_settling(network: nn.Module) -> int:
