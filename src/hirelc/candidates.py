@@ -31,6 +31,7 @@ from hirelc.policy import Measurement, Policy, Verdict
 from hirelc.tensorfile import pack_tensors
 
 HEAD_ROOM = 1.08  # bits that a fine-tune starts with, for one of the goal: codes get rarer in training, and seldom denser
+FOLLOWED = 30  # steps that weights take to follow the rate term: in fewer, head room would only be rounded away
 ROUNDINGS, CAUTION = 4, 0.7
 ROUNDED_AWAY = 0.03  # of the wanted length: at half a bit per weight, rounding more away costs points
 RECONSTRUCTIONS = 2  # of one candidate at most, to get its file's length right
@@ -204,7 +205,8 @@ class Bench:
         importance = cut_fisher(self.fisher, compressed)
         goal = self._goal(target_bytes, self.strength)
         led_to = goal if self.trainer.config.rate_term else None
-        scale_to_bits(compressed, importance, (1 if led_to is None else HEAD_ROOM) * goal.kernel_bits(compressed))
+        room = HEAD_ROOM if led_to is not None and images >= FOLLOWED * self.trainer.config.batch_size else 1
+        scale_to_bits(compressed, importance, room * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
         if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)

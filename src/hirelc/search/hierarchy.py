@@ -29,6 +29,7 @@ from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, rate_curve
 from hirelc.search.improvement import expected_improvement
 from hirelc.search.problem import INCUMBENT, Problem, Proposal
 from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
+from hirelc.search.steps import step
 from hirelc.search.surrogate import Surrogate, distortion_of, network_features
 from hirelc.search.variations import Variations
 from hirelc.search.voting import (
@@ -101,7 +102,8 @@ class HierarchicalSearch:
         self._ballots: dict[Policy, _Ballot] = {}
         members = 1 if config.without == "ensemble" else len(LOW_LEVEL_WEIGHTS)
         self._low_weights, self._high_weights = VoteWeights(members), VoteWeights(members)
-        self._network = NetworkScene(_curves(problem, self._bounds))
+        curves = _curves(problem, self._bounds)
+        self._network, self._usual = NetworkScene(curves), curves[Strategy.AUTO]
         self._governors = Ensemble(
             "network", lambda weights: NetworkEnvironment(self._network, weights), HIGH_LEVEL_WEIGHTS[:members], seed, settings
         )
@@ -135,7 +137,8 @@ class HierarchicalSearch:
         deterministic = cycle >= self._config.exploring
         budgets, high_record, high_drops, high_sizes = self._decide_budgets(cycle, deterministic)
         voted, low_record, wishes = self._decide_blocks(cycle, budgets, deterministic)
-        found = self._fit_unseen(voted, budgets, cycle)
+        stepped, taken = self._stepped(voted)
+        found = self._fit_unseen(stepped, budgets, cycle)
         if found is None:
             logger.warning("cycle %d: no policy is left that was not proposed before", cycle)
             return proposals
@@ -152,6 +155,7 @@ class HierarchicalSearch:
             "high_level": high_record,
             "low_level": low_record,
             "low_level_vote_weights": self._low_weights.values,
+            "blocks_taken": [self._problem.blocks[block].name for block in taken],
             "kernels_redrawn": redrawn,
             "fit": _fit_record(fit),
             "predicted_drop": predicted,
@@ -168,6 +172,7 @@ class HierarchicalSearch:
         """Policies that the vote has to beat in this cycle: the best so far, and those that promise most improvement on it,
         of the members' own wishes and of what lies around the vote and the best policy."""
         generator = np.random.default_rng(stream_seed(self._seed, "rivals", cycle))
+        wishes = [self._stepped(wish)[0] for wish in wishes]
         pool = self._variations(budgets).around(wishes, voted, self._incumbent, self._config.contenders, generator)
         policies = {self._problem.policy(choices): (origin, choices) for origin, choices in reversed([*pool])}
         ranked = []
@@ -313,6 +318,12 @@ class HierarchicalSearch:
             if unseen:
                 return min(unseen, key=lambda fit: (not fit.fits, self._predict(fit.choices))), redrawn
         return None
+
+    def _stepped(self, wish: Sequence[Choices]) -> tuple[Sequence[Choices], Sequence[int]]:
+        """What of a wish is taken, and in which blocks: without a warm start, which is worth keeping, all of it."""
+        if not self._warm.on:
+            return wish, range(len(wish))
+        return step(self._problem, self._usual, self._incumbent, wish)
 
     def _variations(self, budgets: Sequence[Budget]) -> Variations:
         within = [self._bounds.within(budget) for budget in budgets]

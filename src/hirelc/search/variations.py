@@ -27,12 +27,8 @@ class Variations:
         self._problem, self._bounds, self._within, self._byte_limit = problem, bounds, within, byte_limit
 
     def fit(self, choices: Sequence[Sequence[Choice]]) -> Fit:
-        """The choices, moved to the limits."""
-        fit = fit_to_bytes(self._problem, choices, self._byte_limit, self._within)
-        if fit.fits:
-            return fit
-        # Together the budgets' bounds can be too tight for the exact bytes; the search's own are the last word.
-        return fit_to_bytes(self._problem, fit.choices, self._byte_limit, [self._bounds] * len(self._within))
+        """The choices, moved to the limits. What is drawn is within budgets; what one block saves another may spend."""
+        return fit_to_bytes(self._problem, choices, self._byte_limit, [self._bounds] * len(self._within))
 
     def of(self, choices: Sequence[Sequence[Choice]], redrawn: int, generator: np.random.Generator) -> Iterator[Fit]:
         """`VARIATIONS` fits.
