@@ -23,7 +23,7 @@ from hirelc.compression.rate import START, FileGoal, kernel_bits
 from hirelc.compression.reconstruct import Reconstruction
 from hirelc.errors import FormatError
 from hirelc.failures import machine_failure
-from hirelc.measure.evaluate import NoScore, native_precision
+from hirelc.measure.evaluate import NoScore, native_precision, running
 from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.calling import call, to_device
 from hirelc.network.spec import NetworkSpec
@@ -176,7 +176,8 @@ class Bench:
         """The task's metric on the first samples of the search-validation split."""
         inputs, targets = first_samples(self.trainer.validation, JUDGED_SAMPLES)
         meter, task, device = self.trainer.task.meter(), self.trainer.task, self.trainer.device
-        outputs = task.outputs(call(compressed.eval(), to_device(inputs, device)))
+        with running(native_precision(self.trainer.config.precision, device), device):
+            outputs = task.outputs(call(compressed.eval(), to_device(inputs, device)))
         meter.add(outputs, to_device(targets, device))
         return float(meter.points())
 

@@ -179,7 +179,8 @@ class _Loop:
         """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
 
         The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. Those
-        that are far behind it without training are not trained.
+        that are far behind it without training are not trained. Where it does not compete, agents explore: what is best
+        without training is trained in full, all from the best weights so far.
         """
         if not trials:
             return
@@ -190,16 +191,19 @@ class _Loop:
             return
         incumbent = [proposal for proposal in trials if proposal.origin == INCUMBENT]
         best = next(filter(None, (self._best_known(proposal.policy) for proposal in incumbent)), None)
+        if not incumbent:
+            best = min(self._trainings("full"), key=lambda entry: self._rating(entry.measurement), default=None)
         if best is not None:
             self.bench.go_on_from(best.payload)
         found = self._race(cycle, [proposal for proposal in trials if proposal.origin != INCUMBENT], 0, "calibrated")
         bound = math.inf if best is None else self._rating(best.measurement) + BEHIND
-        room = max(1, CLIMBING - len(incumbent))
+        room = 1 if not incumbent else CLIMBING - 1
         standing = [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
-        rate = ONWARD ** max((len(self._trainings(proposal.policy, "full")) for proposal in incumbent), default=0)
+        rate = ONWARD ** max((len(self._trainings("full", of=proposal.policy)) for proposal in incumbent), default=0)
         if len(standing) > 1:
             standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
-        self._planned -= CLIMBING * SHORT
+        if incumbent:
+            self._planned -= CLIMBING * SHORT
         for proposal in standing[:1]:
             known = self._best_known(proposal.policy)
             start = None if known is None else known.payload
@@ -207,10 +211,10 @@ class _Loop:
 
     def _best_known(self, policy: Policy) -> Entry[Candidate] | None:
         """The best of the states that a policy was trained to; None where it was not."""
-        return min(self._trainings(policy, "short", "full"), key=lambda e: self._rating(e.measurement), default=None)
+        return min(self._trainings("short", "full", of=policy), key=lambda e: self._rating(e.measurement), default=None)
 
-    def _trainings(self, policy: Policy, *fidelities: str) -> list[Entry[Candidate]]:
-        entries = [e for e in self.archive.entries if e.policy == policy and e.measurement.fidelity in fidelities]
+    def _trainings(self, *fidelities: str, of: Policy | None = None) -> list[Entry[Candidate]]:
+        entries = [e for e in self.archive.entries if of in (None, e.policy) and e.measurement.fidelity in fidelities]
         return [entry for entry in entries if entry.payload.trained is not None]
 
     def _race(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2, tanh
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ from hirelc.errors import RunError
 from hirelc.policy import Budget, Choice, Granularity, NumberType, Strategy
 from hirelc.precision import RUNGS, precision_of, with_precision
 from hirelc.search.bounds import Bounds, size_fraction
-from hirelc.search.budgets import SIZE_LEVELS, STRATEGIES, Treasury
-from hirelc.search.fitting import RateCurve
+from hirelc.search.budgets import PRUNING_PRECISION, SIZE_LEVELS, STRATEGIES, Treasury
+from hirelc.search.fitting import RateCurve, rate_curve
 from hirelc.search.problem import Problem
 from hirelc.search.rewards import (
     REWARD_SCALE,
@@ -328,3 +328,17 @@ class NetworkEnvironment(gym.Env[Observation, Action]):
         reward, granted = self.scene.reward(action, self.weights)
         self._step += 1
         return self.scene.observe(granted), reward / REWARD_SCALE, self._step >= self._episode_steps, False, {}
+
+
+def curves_by_strategy(problem: Problem, bounds: Bounds) -> dict[Strategy, list[RateCurve]]:
+    """Rate curves of every block under each strategy, for `NetworkScene`."""
+    lowest = min(max(bounds.lowest, PRUNING_PRECISION), bounds.highest)
+    tightest = {
+        Strategy.QUANTIZATION: replace(bounds, min_keep=1.0),
+        Strategy.PRUNING: replace(bounds, lowest=lowest),
+        Strategy.AUTO: bounds,
+    }
+    return {
+        strategy: [rate_curve(problem, block, limits) for block in range(len(problem.blocks))]
+        for strategy, limits in tightest.items()
+    }

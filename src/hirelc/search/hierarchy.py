@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from hirelc.errors import RunError
 from hirelc.policy import Budget, Choice, Goal, Measurement, Policy, Strategy
 from hirelc.search.agents import AgentSettings, Ensemble, MemberReport
 from hirelc.search.bounds import FLOAT32_BYTES, Bounds, size_fraction
-from hirelc.search.budgets import PRUNING_PRECISION, ByteTarget, Treasury
+from hirelc.search.budgets import ByteTarget, Treasury
 from hirelc.search.environments import (
     GRANULARITIES,
     NUMBER_TYPES,
@@ -24,8 +24,9 @@ from hirelc.search.environments import (
     Feedback,
     NetworkEnvironment,
     NetworkScene,
+    curves_by_strategy,
 )
-from hirelc.search.fitting import Choices, Fit, RateCurve, fit_block, rate_curve
+from hirelc.search.fitting import Choices, Fit, fit_block
 from hirelc.search.improvement import expected_improvement
 from hirelc.search.problem import INCUMBENT, Problem, Proposal
 from hirelc.search.rewards import BALANCED, HIGH_LEVEL_WEIGHTS, LOW_LEVEL_WEIGHTS, severity
@@ -71,8 +72,8 @@ class HierarchicalSearch:
 
     Cycle 0 proposes the warm start (the exact solution for the proxy, near which the agents begin) and the vote, later
     cycles the vote. The first half of the cycles explores (members' actions are drawn), the rest is deterministic. Where
-    there are trials, the vote has to beat the best policy so far, which is then trained on, and others. No other policy is
-    proposed twice.
+    there are trials, the vote has to beat others: the members' own wishes, and when nothing explores any more the best policy
+    so far, which is then trained on. No other policy is proposed twice.
 
     :param progress: told what goes on, and which part of the cycle is done, 0 to 1
     """
@@ -102,7 +103,7 @@ class HierarchicalSearch:
         self._ballots: dict[Policy, _Ballot] = {}
         members = 1 if config.without == "ensemble" else len(LOW_LEVEL_WEIGHTS)
         self._low_weights, self._high_weights = VoteWeights(members), VoteWeights(members)
-        curves = _curves(problem, self._bounds)
+        curves = curves_by_strategy(problem, self._bounds)
         self._network, self._usual = NetworkScene(curves), curves[Strategy.AUTO]
         self._governors = Ensemble(
             "network", lambda weights: NetworkEnvironment(self._network, weights), HIGH_LEVEL_WEIGHTS[:members], seed, settings
@@ -161,20 +162,22 @@ class HierarchicalSearch:
             "predicted_drop": predicted,
             "surrogate": self._surrogate.record(),
         }
-        races = deterministic and self._config.contenders > 1
-        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if races else []
+        rivals = self._rivals(wishes[1:], fit.choices, budgets, cycle) if self._config.contenders > 1 else []
         proposals.append(Proposal(policy, fit.choices, "vote", predicted, budgets, record, trial=bool(rivals)))
         return [*proposals, *rivals]
 
     def _rivals(
         self, wishes: Sequence[Sequence[Choices]], voted: Sequence[Choices], budgets: tuple[Budget, ...], cycle: int
     ) -> list[Proposal]:
-        """Policies that the vote has to beat in this cycle: the best so far, and those that promise most improvement on it,
-        of the members' own wishes and of what lies around the vote and the best policy."""
-        generator = np.random.default_rng(stream_seed(self._seed, "rivals", cycle))
-        wishes = [self._stepped(wish)[0] for wish in wishes]
-        pool = self._variations(budgets).around(wishes, voted, self._incumbent, self._config.contenders, generator)
-        policies = {self._problem.policy(choices): (origin, choices) for origin, choices in reversed([*pool])}
+        """Policies that the vote has to beat in this cycle, those that promise most improvement on the best so far: while
+        agents explore their own wishes, later also what lies around the vote and the best policy, and that itself."""
+        variations, explores = self._variations(budgets), cycle < self._config.exploring
+        fitted = [variations.fit(self._stepped(wish)[0]) for wish in wishes]
+        pool = [("member", fit.choices) for fit in fitted if fit.fits]
+        if not explores:
+            generator = np.random.default_rng(stream_seed(self._seed, "rivals", cycle))
+            pool = [*variations.around(voted, self._incumbent, self._config.contenders, generator), *pool]
+        policies = {self._problem.policy(choices): (origin, choices) for origin, choices in reversed(pool)}
         ranked = []
         for policy, (origin, choices) in policies.items():
             if policy not in self._proposed:
@@ -186,7 +189,7 @@ class HierarchicalSearch:
         ranked.sort(key=lambda entry: -entry[0])
         best = self._incumbent
         known = Proposal(self._problem.policy(best), best, INCUMBENT, self._predict(best), trial=True)
-        first = [known] if known.policy != self._problem.policy(voted) else []
+        first = [] if explores or known.policy == self._problem.policy(voted) else [known]
         chosen = [*first, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
@@ -372,20 +375,6 @@ class HierarchicalSearch:
     def _judge(self, weights: VoteWeights, drops: Sequence[float], sizes: Sequence[float], measured: float) -> None:
         if drops:  # nobody voted without a high level
             weights.update(member_losses(drops[1:], sizes[1:], drops[0], sizes[0], measured, self._allowed))
-
-
-def _curves(problem: Problem, bounds: Bounds) -> dict[Strategy, list[RateCurve]]:
-    """Rate curves of every block under each strategy."""
-    lowest = min(max(bounds.lowest, PRUNING_PRECISION), bounds.highest)
-    tightest = {
-        Strategy.QUANTIZATION: replace(bounds, min_keep=1.0),
-        Strategy.PRUNING: replace(bounds, lowest=lowest),
-        Strategy.AUTO: bounds,
-    }
-    return {
-        strategy: [rate_curve(problem, block, limits) for block in range(len(problem.blocks))]
-        for strategy, limits in tightest.items()
-    }
 
 
 def _fit_record(fit: Fit) -> dict[str, Any]:

@@ -43,24 +43,17 @@ class Variations:
             yield self.fit(varied)
 
     def around(
-        self,
-        wishes: Sequence[Sequence[Choices]],
-        voted: Sequence[Choices],
-        best: Sequence[Choices],
-        count: int,
-        generator: np.random.Generator,
+        self, voted: Sequence[Choices], best: Sequence[Choices], count: int, generator: np.random.Generator
     ) -> Iterator[tuple[str, tuple[Choices, ...]]]:
         """(origin, choices) of policies that may be better than the vote and the best so far.
 
-        :param wishes: of the members, fitted here; :param count: swaps of the best policy
+        :param count: swaps of the best policy
         """
         allowed = max(self._byte_limit, self._problem.file_bytes(best))
         for swapped in swaps(self._problem, best, allowed, self._bounds, count):
             yield "swap", swapped
-        fitted = [("member", self.fit(wish)) for wish in wishes]
         for start in dict.fromkeys((tuple(voted), tuple(best))):
             for redrawn in range(1, REDRAWN + 1):
-                fitted += [("variation", fit) for fit in self.of(start, redrawn, generator)]
-        for origin, fit in fitted:
-            if fit.fits:
-                yield origin, fit.choices
+                for fit in self.of(start, redrawn, generator):
+                    if fit.fits:
+                        yield "variation", fit.choices
