@@ -115,7 +115,7 @@ def test_a_run_killed_in_its_search(
 
 @pytest.mark.parametrize("save", [2, 4, 6])
 def test_a_run_killed_in_its_long_fine_tunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Result, save: int) -> None:
-    """Every second step is saved: the 2nd save in the final fine-tune, the others in the control."""
+    """A state is saved every few steps: the 2nd save in the final fine-tune, the others in the control."""
     saves, asked = [], []
     honest = FileCheckpoint.save
 
@@ -127,7 +127,7 @@ def test_a_run_killed_in_its_long_fine_tunes(tmp_path: Path, monkeypatch: pytest
 
     def due(self: FileCheckpoint) -> bool:
         asked.append(1)
-        return len(asked) % 10 == 0
+        return len(asked) % 7 == 0
 
     with monkeypatch.context() as patch:
         patch.setattr(FileCheckpoint, "due", due)
