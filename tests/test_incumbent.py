@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hirelc.candidates import Bench
+from hirelc.policy import Goal
 from hirelc.store import read_journal
 from test_pipeline import CONFIG, compress
 
@@ -28,11 +29,21 @@ def test_an_incumbent_is_trained_on_gently_from_its_best_weights(tmp_path: Path,
 
     monkeypatch.setattr(Bench, "measure", spoiled)
     config = replace(CONFIG, search=replace(CONFIG.search, cycles=3))
-    result = compress(tmp_path / "a", config=config)
+    result = compress(tmp_path / "a", goal=Goal(ratio=6.0), config=config)
     digests, starts, rates = zip(*calls, strict=True)
-    assert digests[0] != digests[1] and digests[2:] == (digests[0], digests[0]) and rates == (1.0, 1.0, 0.6, 0.6**2)
-    assert starts[:2] == (None, None) and all(start.trained.images > 0 for start in starts[2:])
+    assert set(digests) == {digests[0]} and rates == (1.0, 0.6, 0.6**2)
+    assert starts[0] is None and all(start.trained.images > 0 for start in starts[1:])
     measured = [
         e for e in read_journal(result.folder) if e["event"] == "measurement" and e["measurement"]["fidelity"] == "full"
     ]
-    assert [event["origin"] for event in measured] == ["warm start", "vote", "incumbent", "incumbent"]
+    assert [event["origin"] for event in measured] == ["warm start", "incumbent", "incumbent"]
+
+
+def test_an_exploring_cycle_trains_the_wish_that_looks_best_without_training(tmp_path: Path) -> None:
+    result = compress(tmp_path / "a", goal=Goal(ratio=6.0))
+    found = [e for e in read_journal(result.folder) if e["event"] == "measurement" and e["cycle"] == 0]
+    _, *calibrated, full = found
+    assert [event["measurement"]["fidelity"] for event in found] == ["full", *["calibrated"] * len(calibrated), "full"]
+    assert {event["origin"] for event in calibrated} == {"vote", "member"}
+    best = min(calibrated, key=lambda event: event["measurement"]["excess_loss"])
+    assert full["policy"] == best["policy"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hirelc.compression.apply import absorb, apply, keep_steps
 from hirelc.compression.prune import canonical, effective_keep, select
+from hirelc.compression.quantize import coarser
 from hirelc.errors import PolicyError
 from hirelc.network.spec import NetworkSpec, Pruning
 from hirelc.network.surgery import slices_of
@@ -168,3 +169,22 @@ def test_kernels_that_are_treated_alike_keep_their_trained_steps(network: nn.Mod
     for name, quantizer in again.quantizer_of().items():
         wanted = found[name] if name == names[0] else trained.quantizer_of()[name].scale
         assert torch.equal(quantizer.scale, wanted) and quantizer.trained == (name != names[0])
+
+
+def test_steps_are_kept_by_channel_and_move_with_the_rungs(network: nn.Module, spec: NetworkSpec) -> None:
+    weights = importance(network, spec)
+    few, all_of_them = uniform(spec, 0.5, bits=4), uniform(spec, bits=4)
+    trained = apply(network, spec, few, weights)
+    with torch.no_grad():
+        for quantizer in trained.quantizer_of().values():
+            quantizer.scale.copy_(coarser(quantizer.scale, 6))
+    again = apply(network, spec, Policy.of({n: replace(c, coarse=4) for n, c in dict(all_of_them.choices).items()}), weights)
+    found = {n: q.scale.clone() for n, q in again.quantizer_of().items()}
+    keep_steps(again, trained)
+    grew = 0
+    for name, quantizer in again.quantizer_of().items():
+        known = coarser(trained.quantizer_of()[name].scale, 4).flatten().tolist()
+        kept = [a for a, b in zip(quantizer.scale.flatten().tolist(), found[name].flatten().tolist(), strict=True) if a != b]
+        assert quantizer.trained and (not kept or set(kept) <= set(known))
+        grew += len(quantizer.scale) > len(known)
+    assert grew

@@ -6,14 +6,18 @@ Pruning comes first and is physical; the scales are then found on what is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hirelc.compression.activations import ActivationSite, SiteQuantizers
 from hirelc.compression.fakequant import Quantizer
 from hirelc.compression.prune import canonical, select
+from hirelc.compression.quantize import coarser
 from hirelc.network.calling import call
 from hirelc.network.spec import NetworkSpec
 from hirelc.network.surgery import Kept, cut, slices_of, slim
@@ -90,14 +94,36 @@ def cut_fisher(fisher: Mapping[str, Tensor], compressed: CompressedNetwork) -> d
     return {name: cut(fisher[name], cuts.get(name, [])) for name in compressed.names}
 
 
+@torch.no_grad()
 def keep_steps(compressed: CompressedNetwork, trained: CompressedNetwork) -> None:
-    """Kernels that both treat alike take over the steps that training came to."""
+    """Kernels of one format in both take over the steps that training came to, as many rungs coarser or finer as their choices
+    are apart. Channels that come back have the step that was found for them."""
     before = trained.quantizer_of()
     for name, quantizer in compressed.quantizer_of().items():
-        known = before.get(name)
-        if known is not None and known.choice == quantizer.choice and known.scale.shape == quantizer.scale.shape:
-            quantizer.load_state_dict(known.state_dict())
-            quantizer.trained = True
+        known = before[name]
+        if replace(known.choice, keep_ratio=1.0, coarse=0) != replace(quantizer.choice, keep_ratio=1.0, coarse=0):
+            continue
+        rungs = quantizer.choice.coarse - known.choice.coarse
+        scale = coarser(known.scale, rungs) if rungs else known.scale
+        if len(scale) == 1:
+            quantizer.scale.copy_(scale)
+        else:
+            now, then = (_rows(which, name) for which in (compressed, trained))
+            _, here, there = np.intersect1d(now, then, return_indices=True)
+            quantizer.scale[torch.from_numpy(here)] = scale[torch.from_numpy(there)]
+        if quantizer.zero is not None and known.zero is not None:
+            quantizer.zero.copy_(known.zero)
+        quantizer.trained = True
+
+
+def _rows(compressed: CompressedNetwork, name: str) -> NDArray[np.int64]:
+    """Which output channels of the original's kernel are left."""
+    kernel = compressed.spec.by_name[name]
+    left = np.arange(kernel.shape[kernel.channel_dim])
+    for dim, indices in slices_of(compressed.spec, compressed.kept).get(name, []):
+        if dim == kernel.channel_dim:
+            left = left[indices]
+    return left
 
 
 def absorb(network: nn.Module, compressed: CompressedNetwork) -> None:
