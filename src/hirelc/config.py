@@ -71,8 +71,8 @@ class SearchConfig:
 
     @property
     def exploring(self) -> int:
-        """How many cycles explore: agents act as they sample, and their vote is measured in full. In later ones they act as
-        they are surest, and the vote competes with what is known."""
+        """How many cycles explore: agents act as they sample, and the best of their wishes is measured in full. In later ones
+        they act as they are surest, and the vote competes with what is known."""
         return self.cycles // 2
 
     @classmethod

@@ -33,6 +33,7 @@ SWAPS = 1  # tried on the picked policy
 GENTLY = 0.2  # on the learning rate of short measurements: a few steps at the full one only ruin trained weights
 ONWARD = 0.6  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
 SHORT = 0.1  # of a full measurement's training
+TELLING = 30  # steps of a short measurement: fewer tell less than none, for weights are still unsettled by their first steps
 CLIMBING = 2  # short measurements of a cycle: the best policy so far, and one that may be better
 
 
@@ -94,7 +95,7 @@ def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
                 loop.measure(cycle, proposal, loop.images)
         if not loop.late(cycle):
             loop.climb(cycle, [proposal for proposal in proposals if proposal.trial])
-    if improves(settings) and loop.images and loop.archive.entries and not loop.late(settings.cycles):
+    if improves(settings) and loop.tells and loop.archive.entries and not loop.late(settings.cycles):
         loop.improve(settings.cycles)
     if not any(m.failure is None and m.fidelity == "full" for m in loop.measurements):
         raise RunError(
@@ -111,8 +112,11 @@ class _Loop:
         self.run, self.bench, self.landscape, self.strategy = run, bench, landscape, strategy
         self.archive: Archive[Candidate] = Archive()
         self.measurements: list[Measurement] = []
-        self._planned = full_measurements(run.config.search)  # measurements to come, in units of one with full training
-        self._images = images_per_measurement(run.config, run.train) * self._planned
+        settings = run.config.search
+        planned, plain = full_measurements(settings), 1.0 + settings.cycles
+        self._images = images_per_measurement(run.config, run.train) * planned
+        self.tells = SHORT * self._images >= plain * TELLING * run.config.train.batch_size  # what a short measurement says
+        self._planned = planned if self.tells else plain  # measurements to come, in units of one with full training
         self.recorded, self.recalled = Recorded(run), list[int]()
         self._late = False
 
@@ -179,8 +183,9 @@ class _Loop:
         """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
 
         The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. Those
-        that are far behind it without training are not trained. Where it does not compete, agents explore: what is best
-        without training is trained in full, all from the best weights so far.
+        that are far behind it without training are not trained. Where short trainings say nothing, those are trained that are
+        as good as the best without any. Where it does not compete, agents explore: what is best without training is trained in
+        full. All go on from the best weights so far.
         """
         if not trials:
             return
@@ -196,13 +201,14 @@ class _Loop:
         if best is not None:
             self.bench.go_on_from(best.payload)
         found = self._race(cycle, [proposal for proposal in trials if proposal.origin != INCUMBENT], 0, "calibrated")
-        bound = math.inf if best is None else self._rating(best.measurement) + BEHIND
-        room = 1 if not incumbent else CLIMBING - 1
+        behind = BEHIND if self.tells or not incumbent else 0.0
+        bound = math.inf if best is None else self._rating(best.measurement) + behind
+        room = CLIMBING - 1 if incumbent else 1
         standing = [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
         rate = ONWARD ** max((len(self._trainings("full", of=proposal.policy)) for proposal in incumbent), default=0)
-        if len(standing) > 1:
+        if len(standing) > 1 and self.tells:
             standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
-        if incumbent:
+        if incumbent and self.tells:
             self._planned -= CLIMBING * SHORT
         for proposal in standing[:1]:
             known = self._best_known(proposal.policy)
