@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 import hirelc
 from hirelc import candidates, pipeline
 from hirelc.batches import Sealed, TensorBatches
+from hirelc.candidates import Bench
 from hirelc.config import Config, SearchConfig, TrainConfig
 from hirelc.ending import MODEL_FILE
 from hirelc.errors import DataError, NetworkError, RunError
@@ -45,8 +46,16 @@ def compress(out: Path, goal: Goal = GOAL, config: Config = CONFIG, **changes: A
     return pipeline.compress(tiny(), goal=goal, out=out, config=config, reporter=Silent(), **splits)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shortly() -> Iterator[None]:
+    """Short trainings of a few steps are made, whatever they tell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hirelc.searching.TELLING", 0)
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Sealed]:
+def finished(shortly: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Sealed]:
     sealed = Sealed(data(96, 2))
     return compress(tmp_path_factory.mktemp("run") / "a", test=sealed), sealed
 
@@ -109,15 +118,17 @@ def test_the_best_trial_of_a_cycle_climbs(finished: tuple[Result, Sealed]) -> No
         rungs = {f: [e for e in trials if e["measurement"]["fidelity"] == f] for f in ("calibrated", "short", "full")}
         assert [len(rung) for rung in rungs.values()] == [3, 2, 1]
         (full,) = rungs["full"]
-        short = [(Measurement(**e["measurement"]), e) for e in rungs["short"]]
-        before = [
-            m
-            for m, e in zip(result.measurements, events(result, "measurement"), strict=True)
-            if e["sequence"] < full["sequence"]
-        ]
-        scale, limit = Scale.of(before), GOAL.byte_limit(result.original.size_bytes) or 0
-        rated = [(scale.likely(m) + FEE * max(0.0, m.size_bytes / limit - 1), e["policy"]) for m, e in short]
-        assert full["policy"] == min(rated, key=lambda pair: pair[0])[1]
+        assert full["policy"] == best_of(result, GOAL, rungs["short"], full)
+
+
+def best_of(result: Result, goal: Goal, trials: list[dict[str, Any]], full: dict[str, Any]) -> Any:
+    """The policy of least likely drop among trials, as it was judged before the full measurement."""
+    every = events(result, "measurement")
+    before = [m for m, e in zip(result.measurements, every, strict=True) if e["sequence"] < full["sequence"]]
+    scale, limit = Scale.of(before), goal.byte_limit(result.original.size_bytes) or 0
+    measured = [(Measurement(**e["measurement"]), e["policy"]) for e in trials]
+    rated = [(scale.likely(m) + FEE * max(0.0, m.size_bytes / limit - 1), policy) for m, policy in measured]
+    return min(rated, key=lambda pair: pair[0])[1]
 
 
 def test_what_is_far_behind_without_training_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +140,26 @@ def test_what_is_far_behind_without_training_is_not_trained(tmp_path: Path, monk
     assert first == [("warm start", "full"), ("vote", "full")] and second[0] == ("incumbent", "full")
     seen = [m.images_seen for m in result.measurements if m.fidelity == "full"]
     assert seen[2] > max(seen[:2]) + 32  # what the short trials would have had
+
+
+def test_where_short_trainings_say_nothing_untrained_policies_have_to_be_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hirelc.searching.TELLING", 1000)
+    measure, ahead = Bench.measure, {"is": False}
+
+    def judged(self: Bench, policy: Policy, *args: Any, **settings: Any) -> Any:
+        found, candidate = measure(self, policy, *args, **settings)
+        if settings["fidelity"] == "calibrated":
+            found = replace(found, excess_loss=0.0 if ahead["is"] else 9.0, drop_points=0.0 if ahead["is"] else 4.0)
+        return found, candidate
+
+    monkeypatch.setattr(Bench, "measure", judged)
+    for ahead["is"], trained in ((False, {"incumbent"}), (True, {"vote", "member", "swap", "variation"})):
+        result = compress(tmp_path / str(trained), Goal(ratio=6.0))
+        full = [e for e in events(result, "measurement") if e["measurement"]["fidelity"] == "full"]
+        assert {e["measurement"]["fidelity"] for e in events(result, "measurement")} == {"full", "calibrated"}
+        assert full[-1]["cycle"] == 1 and full[-1]["origin"] in trained
 
 
 def test_the_picked_policy_competes_with_its_swaps(tmp_path: Path) -> None:
@@ -213,6 +244,8 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
+import hirelc.searching
+hirelc.searching.TELLING = 0
 import test_pipeline
 result = test_pipeline.compress(Path(sys.argv[2]))
 print(result.policy.digest, result.path.read_bytes().hex())
