@@ -57,7 +57,7 @@ class Written:
             measurement(limit, drop + 1),
             measurement(2 * limit, -5.0),
             measurement(limit, drop + 0.5, failure="the loss became NaN"),
-            measurement(limit, drop, fidelity="short"),
+            measurement(limit, drop, fidelity="short", excess_loss=drop / 20),
             measurement(limit, drop + 0.2),
         ]
         for number, taken in enumerate(steps):
@@ -138,7 +138,7 @@ def test_what_a_run_came_to_is_read_from_its_folder(written: Written, tmp_path: 
     (found,) = compared(planned("hirelc"), tmp_path)
     assert (found.size_bytes, found.ratio, found.within, found.found_by) == (5000, 20.0, True, "vote")
     assert (found.measurements, found.short, found.failed, found.images_seen, found.seconds) == (4, 1, 1, 500, 60.0)
-    assert found.drop_points == pytest.approx(0.4)
+    assert found.drop_points == pytest.approx(0.4) and found.excess_loss == pytest.approx(0.02)
     assert Outcome.from_json(json.loads(json.dumps(found.to_json()))) == found
     # too long a file and a failed candidate are no best
     assert found.curve == pytest.approx((1.4, 1.4, 1.4, 0.4, 0.4))
@@ -155,7 +155,7 @@ def test_the_table_compares_with_the_method_seed_by_seed(written: Written, tmp_p
     text = ablation_words(plan, found)
     assert "flat failed: seed 0: every candidate failed" in text and "2 of 2" in text
     page = ablation_markdown(plan, found)
-    assert "| without-ensemble | 2 | 5,000 | 20.0x | +0.25 |" in page and "No final fine-tune" in page
+    assert "| without-ensemble | 2 | 5,000 | 20.0x | +0.25 | 0.07 | 0.0125 |" in page and "No final fine-tune" in page
     widths = {line.count("|") for line in page.splitlines() if line.startswith(("| hirelc | 0", "| variant | seed |"))}
     assert len(widths) == 1
 

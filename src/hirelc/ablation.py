@@ -97,6 +97,7 @@ class Outcome:
     :param found_by: who proposed the best measurement ("reference", "vote", "knapsack", ...)
     :param measurements: with full training; :param short: with less
     :param curve: least drop among the files within the limit, after each measurement; None before the first of them
+    :param excess_loss: of the fine-tune, beyond the original's, on the search-validation split; None after a final fine-tune
     :param test_loss: points lost on the test split; None where it stayed sealed
     :param failure: why there is no result; all numbers are 0 then
     """
@@ -114,6 +115,7 @@ class Outcome:
     images_seen: int = 0
     seconds: float = 0.0
     curve: tuple[float | None, ...] = ()
+    excess_loss: float | None = None
     test_loss: float | None = None
     failure: str | None = None
 
@@ -228,13 +230,18 @@ def outcome_of(folder: Path, variant: str, seed: int) -> Outcome:
     taken = [event for event in events if event["measurement"]["failure"] is None]
     best = min(taken, key=lambda event: _rank(event["measurement"], limit), default=None)
     full = [event["measurement"].get("fidelity", "full") == "full" for event in events]
+    drop = original["validation"] - compressed["validation"]
+    # the candidate that was delivered as it was measured
+    losses = [
+        e["measurement"].get("excess_loss") for e in taken if math.isclose(e["measurement"]["drop_points"], drop, abs_tol=1e-9)
+    ]
     tests = [row["test"] for row in (original, compressed)]
     return Outcome(
         variant,
         seed,
         size_bytes=compressed["size_bytes"],
         ratio=compressed["ratio"],
-        drop_points=original["validation"] - compressed["validation"],
+        drop_points=drop,
         within=limit is None or compressed["size_bytes"] <= SLACK * limit,
         found_by="" if best is None else best["origin"],
         measurements=sum(full),
@@ -243,6 +250,7 @@ def outcome_of(folder: Path, variant: str, seed: int) -> Outcome:
         images_seen=result["images_seen"],
         seconds=compressed["seconds"],
         curve=_curve(events, limit),
+        excess_loss=min((loss for loss in losses if loss is not None), default=None),
         test_loss=None if None in tests else tests[0] - tests[1],
     )
 

@@ -10,7 +10,21 @@ from typing import Any
 from hirelc.ablation import METHOD, Outcome, Plan
 from hirelc.words import duration, goal_words, table
 
-HEADINGS = ("variant", "seeds", "bytes", "ratio", "lost", "spread", "against", "better", "found by", "full", "short", "time")
+HEADINGS = (
+    "variant",
+    "seeds",
+    "bytes",
+    "ratio",
+    "lost",
+    "spread",
+    "loss",
+    "against",
+    "better",
+    "found by",
+    "full",
+    "short",
+    "time",
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +32,7 @@ class Line:
     """A variant over all its seeds. Means; None where there is nothing to say.
 
     :param lost: points on the search-validation split; :param spread: standard deviation over seeds
+    :param excess_loss: of the fine-tune, beyond the original's
     :param against: points that it loses more than the method does, over the seeds that both have
     :param better: on how many of these seeds it loses less than the method
     """
@@ -28,6 +43,7 @@ class Line:
     ratio: float
     lost: float | None
     spread: float | None
+    excess_loss: float | None
     against: float | None
     better: tuple[int, int] | None
     within: bool
@@ -51,10 +67,11 @@ def _line(name: str, runs: Sequence[Outcome], method: dict[int, Outcome]) -> Lin
     good = [run for run in runs if run.failure is None]
     failures = tuple(f"seed {run.seed}: {run.failure}" for run in runs if run.failure is not None)
     if not good:
-        return Line(name, len(runs), 0, 0, None, None, None, None, False, "", 0, 0, 0, None, failures)
+        return Line(name, len(runs), 0, 0, None, None, None, None, None, False, "", 0, 0, 0, None, failures)
     drops = [run.drop_points for run in good]
     pairs = [(run.drop_points, method[run.seed].drop_points) for run in good if run.seed in method and name != METHOD]
     tests = [run.test_loss for run in good if run.test_loss is not None]
+    losses = [run.excess_loss for run in good if run.excess_loss is not None]
     return Line(
         name,
         len(runs),
@@ -62,6 +79,7 @@ def _line(name: str, runs: Sequence[Outcome], method: dict[int, Outcome]) -> Lin
         mean(run.ratio for run in good),
         mean(drops),
         stdev(drops) if len(drops) > 1 else None,
+        mean(losses) if len(losses) == len(good) else None,
         mean(own - its for own, its in pairs) if pairs else None,
         (sum(own < its for own, its in pairs), len(pairs)) if pairs else None,
         all(run.within for run in good),
@@ -84,6 +102,7 @@ def _cells(row: Line) -> tuple[str, ...]:
         f"{row.ratio:.1f}x",
         f"{row.lost:+.2f}",
         "-" if row.spread is None else f"{row.spread:.2f}",
+        "-" if row.excess_loss is None else f"{row.excess_loss:.4f}",
         "-" if row.against is None else f"{row.against:+.2f}",
         "-" if row.better is None else f"{row.better[0]} of {row.better[1]}",
         row.found_by,
@@ -134,9 +153,10 @@ def _end(plan: Plan) -> str:
 
 def _notes(plan: Plan, rows: Sequence[Line]) -> list[str]:
     notes = [
-        "lost: points on the search-validation split, mean over seeds; spread: its standard deviation; against: points more "
-        f"than {METHOD} loses; better: seeds on which it loses less than {METHOD}; found by: who proposed the best "
-        "measurement; full and short: measurements with all and with less training; time: of search and final fine-tune."
+        "lost: points on the search-validation split, mean over seeds; spread: its standard deviation; loss: of the fine-tune, "
+        f"beyond the original's, by which networks are picked; against: points more than {METHOD} loses; better: seeds on which "
+        f"it loses less than {METHOD}; found by: who proposed the best measurement; full and short: measurements with all and "
+        "with less training; time: of search and final fine-tune."
     ]
     tests = [f"{row.variant} {row.test_loss:+.2f}" for row in rows if row.test_loss is not None]
     if tests:
