@@ -154,9 +154,9 @@ def _end(plan: Plan) -> str:
 def _notes(plan: Plan, rows: Sequence[Line]) -> list[str]:
     notes = [
         "lost: points on the search-validation split, mean over seeds; spread: its standard deviation; loss: of the fine-tune, "
-        f"beyond the original's, by which networks are picked; against: points more than {METHOD} loses; better: seeds on which "
-        f"it loses less than {METHOD}; found by: who proposed the best measurement; full and short: measurements with all and "
-        "with less training; time: of search and final fine-tune."
+        f"beyond the original's, by which networks are picked; against: points more than {METHOD} loses; better: seeds on "
+        f"which it loses less than {METHOD}; found by: who proposed the best measurement; full and short: measurements with "
+        "all and with less training; time: of search and final fine-tune."
     ]
     tests = [f"{row.variant} {row.test_loss:+.2f}" for row in rows if row.test_loss is not None]
     if tests:
