@@ -60,11 +60,11 @@ def measured(train: Any, task: Task = CLASSIFICATION) -> tuple[Bench, Policy]:
 
 def fails_then_goes_on(bench: Bench, policy: Policy, mend: Any) -> Measurement:
     before = {name: tensor.clone() for name, tensor in bench.current.state_dict().items()}
-    failed, none = bench.measure(policy, 10_000, 64, "a")
+    failed, none = bench.measure(policy, 10_000, 128, "a")
     assert none is None and failed.failure is not None and failed.drop_points > 90
     assert all(torch.equal(tensor, before[name]) for name, tensor in bench.current.state_dict().items())
     mend()
-    found, candidate = bench.measure(policy, 10_000, 64, "b")
+    found, candidate = bench.measure(policy, 10_000, 128, "b")
     assert candidate is not None and found.failure is None
     return failed
 

@@ -53,6 +53,7 @@ def test_the_best_state_is_kept_when_training_only_harms(monkeypatch: pytest.Mon
     student = damaged(8, Granularity.PER_CHANNEL)
     scores = map(Verdict, [90.0, *range(80, 60, -1)])
     monkeypatch.setattr(Trainer, "_validate", lambda *_: next(scores))
+    monkeypatch.setattr("hirelc.measure.finetune.settling_batches", lambda *_: 0)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     config = TrainConfig(batch_size=32, precision="fp32", learning_rate=0.1, patience=3, evaluations=20)
     trained = trainer(config=config).finetune(student, 3200, name="a")
@@ -122,6 +123,7 @@ def test_norms_biases_and_steps_do_not_decay() -> None:
 def test_without_evaluations_the_last_state_is_left_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     student, looks = damaged(8, Granularity.PER_CHANNEL), []
     monkeypatch.setattr(Trainer, "_validate", lambda *_: looks.append(1) or Verdict(50.0))
+    monkeypatch.setattr("hirelc.measure.finetune.settling_batches", lambda *_: 0)  # which would look whether it helps
     goal = FileGoal(1000, lambda network: 2000)  # never small enough
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     trained = trainer().finetune(student, 320, name="a", evaluations=0, file_goal=goal)
