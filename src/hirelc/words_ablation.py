@@ -106,8 +106,8 @@ def _cells(row: Line) -> tuple[str, ...]:
         "-" if row.against is None else f"{row.against:+.2f}",
         "-" if row.better is None else f"{row.better[0]} of {row.better[1]}",
         row.found_by,
-        f"{row.measurements:g}",
-        f"{row.short:g}",
+        f"{row.measurements:.3g}",
+        f"{row.short:.3g}",
         duration(row.seconds),
     )
 
@@ -156,7 +156,7 @@ def _notes(plan: Plan, rows: Sequence[Line]) -> list[str]:
         "lost: points on the search-validation split, mean over seeds; spread: its standard deviation; loss: of the fine-tune, "
         f"beyond the original's, by which networks are picked; against: points more than {METHOD} loses; better: seeds on "
         f"which it loses less than {METHOD}; found by: who proposed the best measurement; full and short: measurements with "
-        "all and with less training; time: of search and final fine-tune."
+        "all training, and with less or none; time: of search and final fine-tune."
     ]
     tests = [f"{row.variant} {row.test_loss:+.2f}" for row in rows if row.test_loss is not None]
     if tests:
