@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--strategy", default="hirelc")
     parser.add_argument("--without", help="a part of hirelc to switch off")
     parser.add_argument("--images", type=int, help="a smaller training budget than the protocol's")
+    parser.add_argument("--final-rate", type=float, help="learning rate of the final fine-tune, as a factor")
     parser.add_argument("--no-rate-term", action="store_true", help="what the rate term is worth: the same run without")
     parser.add_argument("--no-control", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
@@ -62,7 +63,11 @@ def main() -> None:
         seed=args.seed,
         search=hirelc.SearchConfig(strategy=args.strategy, without=args.without),
         train=hirelc.TrainConfig(
-            images=images, search_share=args.search_share, control=not args.no_control, rate_term=not args.no_rate_term
+            images=images,
+            search_share=args.search_share,
+            final_rate=args.final_rate,
+            control=not args.no_control,
+            rate_term=not args.no_rate_term,
         ),
     )
     name = f"{args.network}-{args.protocol}-{args.strategy}-{args.ratio:g}x-seed{args.seed}-{time.strftime('%H%M%S')}"

@@ -50,7 +50,7 @@ def compress(out: Path, goal: Goal = GOAL, config: Config = CONFIG, **changes: A
 def shortly() -> Iterator[None]:
     """Short trainings of a few steps are made, whatever they tell."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hirelc.searching.TELLING", 0)
+        patch.setattr("hirelc.searching.FOLLOWED", 0)
         yield
 
 
@@ -145,7 +145,7 @@ def test_what_is_far_behind_without_training_is_not_trained(tmp_path: Path, monk
 def test_where_short_trainings_say_nothing_untrained_policies_have_to_be_as_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hirelc.searching.TELLING", 1000)
+    monkeypatch.setattr("hirelc.searching.FOLLOWED", 1000)
     measure, ahead = Bench.measure, {"is": False}
 
     def judged(self: Bench, policy: Policy, *args: Any, **settings: Any) -> Any:
@@ -245,7 +245,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 import hirelc.searching
-hirelc.searching.TELLING = 0
+hirelc.searching.FOLLOWED = 0
 import test_pipeline
 result = test_pipeline.compress(Path(sys.argv[2]))
 print(result.policy.digest, result.path.read_bytes().hex())

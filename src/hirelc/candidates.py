@@ -160,16 +160,23 @@ class Bench:
         """
         if self.reconstruction is not None:
             return self._applied(self.original, policy)
-        starts = []
-        for trained in (self.trained, None) if self.trained is not None else (None,):
-            compressed = self._applied(self.original if trained is None else self.current, policy)
-            if trained is not None:
-                keep_steps(compressed, trained)
-            goal = self._goal(target_bytes)
-            scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
+        anew = self._begun(self.original, policy, target_bytes)
+        if self.trained is None:
+            return anew
+        on = self._begun(self.current, policy, target_bytes, self.trained)
+        for compressed in (on, anew):
             self.trainer.settle(compressed)
-            starts.append(compressed)
-        return starts[0] if len(starts) == 1 else max(starts, key=self._first_points)
+        return max(on, anew, key=self._first_points)
+
+    def _begun(
+        self, network: nn.Module, policy: Policy, target_bytes: int, trained: CompressedNetwork | None = None
+    ) -> CompressedNetwork:
+        compressed = self._applied(network, policy)
+        if trained is not None:
+            keep_steps(compressed, trained)
+        goal = self._goal(target_bytes)
+        scale_to_bits(compressed, cut_fisher(self.fisher, compressed), HEAD_ROOM * goal.kernel_bits(compressed))
+        return compressed
 
     @torch.no_grad()
     def _first_points(self, compressed: CompressedNetwork) -> float:

@@ -91,7 +91,7 @@ class TrainConfig:
     :param learning_rate: peak of the schedule; None chooses 2e-3 with BatchNorm in the network, else 1e-3, for a
         batch of 128; half the samples, 1/sqrt(2) of it
     :param final_rate: peak learning rate of the final fine-tune, as a factor; None goes by the number of samples:
-        1 from 20,000 on, with fewer less, 0.3 at the least
+        0.5 from 10,000 on, with fewer less, 0.3 at the least
     :param distill_weight: weight of the distillation loss against the task's own loss
     :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
     :param rate_term: whether the loss holds the coded bits (else only steps and rounding lead to the size)

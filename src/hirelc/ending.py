@@ -30,7 +30,9 @@ from hirelc.search.archive import LATER
 MODEL_FILE = "model.hirelc"
 MOST_ROUNDED = 1.0  # points that rounding a file to its goal may cost when nothing comes after
 LONG_ENOUGH = 0.02  # of the final fine-tune: what a shorter one pulled with is too much for it
-MANY_SAMPLES, LEAST_FINAL_RATE = 20_000, 0.3
+# On the learning rate of the final fine-tune, which goes on with weights that were trained: with few samples, seen many times,
+# a high one forgets more than it teaches.
+MOST_FINAL_RATE, LEAST_FINAL_RATE, MANY_SAMPLES = 0.5, 0.3, 20_000
 
 
 def finish(
@@ -147,8 +149,8 @@ def _fine_tuned(
 def _final(run: Run, stage: Stage, name: str) -> dict[str, Any]:
     """The long fine-tune, the same for the compressed network and the control: data, order, schedule, teacher."""
     rate = run.config.train.final_rate
-    if rate is None:  # few samples, seen many times at a high rate: more is forgotten than learned
-        rate = min(1.0, max(LEAST_FINAL_RATE, run.train.samples / MANY_SAMPLES))
+    if rate is None:
+        rate = min(MOST_FINAL_RATE, max(LEAST_FINAL_RATE, run.train.samples / MANY_SAMPLES))
     checkpoint = FileCheckpoint(run.directory, name, run.say)
     return {"name": "final", "rate_factor": rate, "progress": stage.advance, "checkpoint": checkpoint}
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from hirelc.batches import Batches
-from hirelc.candidates import Bench, Candidate
+from hirelc.candidates import FOLLOWED, Bench, Candidate
 from hirelc.checkpoints import save_candidate
 from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
@@ -32,8 +32,7 @@ BEHIND = 5.0  # points behind the best policy so far, without training: more tha
 SWAPS = 1  # tried on the picked policy
 GENTLY = 0.2  # on the learning rate of short measurements: a few steps at the full one only ruin trained weights
 ONWARD = 0.6  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
-SHORT = 0.1  # of a full measurement's training
-TELLING = 30  # steps of a short measurement: fewer tell less than none, for weights are still unsettled by their first steps
+SHORT = 0.1  # of a full measurement's training; where that is too little for weights to follow, it tells less than none
 CLIMBING = 2  # short measurements of a cycle: the best policy so far, and one that may be better
 
 
@@ -115,7 +114,7 @@ class _Loop:
         settings = run.config.search
         planned, plain = full_measurements(settings), 1.0 + settings.cycles
         self._images = images_per_measurement(run.config, run.train) * planned
-        self.tells = SHORT * self._images >= plain * TELLING * run.config.train.batch_size  # what a short measurement says
+        self.tells = SHORT * self._images >= plain * FOLLOWED * run.config.train.batch_size  # what a short measurement says
         self._planned = planned if self.tells else plain  # measurements to come, in units of one with full training
         self.recorded, self.recalled = Recorded(run), list[int]()
         self._late = False
