@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from hirelc.policy import Measurement
 
-REGION = 5.0  # points: beyond, drops are no line of the loss, and large enough to be told apart
-MEASURED = 0.2  # weight of the measured drop beside the line: accuracies that losses cannot tell apart still count
+REGION = 5.0  # points: beyond, drops are no curve of the loss, and large enough to be told apart
+MEASURED = 0.2  # weight of the measured drop beside the curve: accuracies that losses cannot tell apart still count
 LEAST_DROP = 0.1  # points that the mean measurement is taken to lose at least, where it says how much a loss is worth
+POWERS = np.linspace(0.4, 1.0, 13)
+STRAIGHT, BENT = 1.0, 0.25  # the power before anything is known, and how far off it may well be
+NOISE, RELATIVE = 0.2, 0.1  # of a measured drop: points, and part of it
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Drops in points as a line of the excess loss, through the mean of what was measured; without losses, as measured.
+    """Drops in points as a curve of the excess loss, factor x loss ** power; without losses, as measured.
 
-    :param slope: points per unit of loss, above 0; None where too little is known
+    :param factor: above 0; None where too little is known
     """
 
-    loss: float = 0.0
-    drop: float = 0.0
-    slope: float | None = None
+    factor: float | None = None
+    power: float = STRAIGHT
 
     @classmethod
     def of(cls, measurements: Iterable[Measurement]) -> Scale:
-        """The line whose slope is that from the origin to the mean: few measurements tell no other."""
+        """The curve through the origin that fits what was measured; the fewer, the closer to a line."""
         known = [
             (m.excess_loss, m.drop_points)
             for m in measurements
@@ -33,12 +37,26 @@ class Scale:
         ]
         if not known:
             return cls()
-        loss, drop = (sum(values) / len(known) for values in zip(*known, strict=True))
-        return cls(loss, drop, max(drop, LEAST_DROP) / loss) if loss > 0 else cls()
+        losses, drops = np.array(known).T
+        if losses.mean() <= 0:
+            return cls()
+        certain = 1 / (NOISE**2 + (RELATIVE * drops) ** 2)
+        curves = _powered(losses, POWERS[:, None])
+        means = (certain * curves).sum(1) / certain.sum()
+        factors = (certain * curves * drops).sum(1) / (certain * curves**2).sum(1)
+        factors = np.where(means > 0, np.maximum(factors, LEAST_DROP / np.maximum(means, 1e-12)), 0.0)
+        misses = (certain * (drops - factors[:, None] * curves) ** 2).sum(1) + ((POWERS - STRAIGHT) / BENT) ** 2
+        best = int(np.argmin(np.where(factors > 0, misses, np.inf)))
+        return cls(float(factors[best]), float(POWERS[best])) if factors[best] > 0 else cls()
 
     def likely(self, measurement: Measurement) -> float:
         """Points that the measured network loses, in all likelihood."""
-        if self.slope is None or measurement.excess_loss is None or measurement.drop_points > REGION:
+        if self.factor is None or measurement.excess_loss is None or measurement.drop_points > REGION:
             return measurement.drop_points
-        line = self.drop + self.slope * (measurement.excess_loss - self.loss)
-        return MEASURED * measurement.drop_points + (1 - MEASURED) * line
+        curve = self.factor * float(_powered(np.array(measurement.excess_loss), np.array(self.power)))
+        return MEASURED * measurement.drop_points + (1 - MEASURED) * curve
+
+
+def _powered(losses: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    """Losses below the original's stay below zero."""
+    return np.asarray(np.sign(losses) * np.abs(losses) ** powers)

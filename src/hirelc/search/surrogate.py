@@ -28,6 +28,10 @@ Floats = NDArray[np.float64]
 
 FEATURES = ("log10_distortion", "log2_size", "precision", "keep", "float", "uniform", "log", "learned")
 _LEAST_DISTORTION = 1e-9
+CLEARLY = 0.9  # of the law's error: a correction that is better by chance ranks policies worse
+# Corrections are parts of the law's drop (of so many points at least): else the few large drops decide them, and they mix
+# up the small ones. Half of what is learned is believed.
+LEAST_PART, BELIEVED = 0.2, 0.5
 _APART = np.array([0.5, 1.0, 3.0, 0.2, 0.3, 0.3, 0.3, 0.3])  # what difference in a feature makes another policy
 
 
@@ -197,11 +201,16 @@ class _Networks:
         return hidden[:, 0, 0].astype(np.float64)
 
 
+def _part(law: float) -> float:
+    """What a correction of one is worth where the law predicts so many points."""
+    return BELIEVED * max(law, LEAST_PART)
+
+
 class Surrogate:
     """The drop after fine-tuning, learned from rigorous measurements; keeps the record of its own errors.
 
     A small ensemble of MLPs corrects the cold-start law. It is in use once it has `min_samples` samples and its
-    leave-one-out error beats those of the samples' mean and of the cold-start law; until then the law, refitted to
+    leave-one-out error is clearly below those of the samples' mean and of the cold-start law; until then the law, refitted to
     the same samples, predicts.
 
     :param learns: False leaves the cold-start law at its prior, whatever is measured: to see what learning is worth
@@ -226,7 +235,7 @@ class Surrogate:
         law = self.cold_start.predict(features)
         if self._networks is None or not self.in_use:
             return law
-        return law + float(self._networks((features - self._centre) / self._spread).mean())
+        return law + float(self._corrections(features, law).mean())
 
     def uncertain(self, features: Floats) -> tuple[float, float]:
         """Predicted drop and its standard deviation, both in points: the spread of the ensemble, and what predictions
@@ -234,9 +243,14 @@ class Surrogate:
         law = self.cold_start.predict(features)
         if self._networks is None or not self.in_use:
             return law, self._doubt(features, law)
-        corrections = self._networks((features - self._centre) / self._spread)
+        corrections = self._corrections(features, law)
         drop = law + float(corrections.mean())
         return drop, float(np.hypot(corrections.std(), self._doubt(features, drop)))
+
+    def _corrections(self, features: Floats, law: float) -> Floats:
+        """What each of the trained networks adds to the law's drop, in points."""
+        assert self._networks is not None
+        return _part(law) * self._networks((features - self._centre) / self._spread)
 
     def observe(self, features: Floats, drop_points: float, predicted: float | None) -> dict[str, Any]:
         """Adds a measurement, retrains, and returns the record to journal.
@@ -277,15 +291,16 @@ class Surrogate:
         mean_guesses = others @ drops / (count - 1)
         self._centre, self._spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-3)
         rows = (inputs - self._centre) / self._spread
-        # Leave-one-out networks learn residuals of a law that has not seen the left-out sample either.
-        residuals = drops - np.array([self.cold_start.predict(row) for row in inputs])
-        without = np.array([[y - law.predict(x) for x, y in zip(inputs, drops, strict=True)] for law in laws])
+        # Leave-one-out networks learn corrections to a law that has not seen the left-out sample either.
+        without = np.array([[law.predict(row) for row in inputs] for law in (self.cold_start, *laws)])
+        parts = (drops - without) / np.maximum(without, LEAST_PART)
         masks = np.concatenate([np.ones((self.MEMBERS, count)), np.repeat(others, self.MEMBERS, axis=0)])
-        targets = np.concatenate([np.tile(residuals, (self.MEMBERS, 1)), np.repeat(without, self.MEMBERS, axis=0)])
+        targets = np.repeat(parts, self.MEMBERS, axis=0)
         self._networks = _Networks(self._seed, rows, targets, masks)
-        corrections = np.array(
-            [self._networks(row)[self.MEMBERS * (fold + 1) : self.MEMBERS * (fold + 2)].mean() for fold, row in enumerate(rows)]
-        )
+        folds = [
+            self._networks(row)[self.MEMBERS * (fold + 1) : self.MEMBERS * (fold + 2)].mean() for fold, row in enumerate(rows)
+        ]
+        corrections = np.array([_part(law.predict(row)) * fold for law, row, fold in zip(laws, inputs, folds, strict=True)])
         misses: Floats = law_misses - corrections
         self._errors = {
             "leave_one_out_error": float(np.abs(misses).mean()),
@@ -294,7 +309,7 @@ class Surrogate:
         }
         self._networks.keep(self.MEMBERS)
         own = self._errors["leave_one_out_error"]
-        self.in_use = own < self._errors["mean_error"] and own < self._errors["cold_start_error"]
+        self.in_use = own < CLEARLY * min(self._errors["mean_error"], self._errors["cold_start_error"])
         return misses if self.in_use else law_misses
 
     def record(self) -> dict[str, Any]:
