@@ -45,7 +45,7 @@ of 5,000 images differ by chance: *measured losses* is what the losses of the po
 for any prediction; *with losses* ranks predictions against these. The shape of the cold-start law was chosen on the first
 twelve policies; how much corrections are believed was chosen on the ResNet-20's. Where no correction is in use, the law is.
 
-| network | policies (region) | predictor | known | rank correlation | in the region | with losses | error | in the region | commit |
+| network | policies (region) | predictor | known | rank correlation | in region | with losses | error | in region | commit |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
