@@ -186,6 +186,15 @@ def test_the_measured_policy_stands_beside_the_vote(finished: Path) -> None:
         }
 
 
+def test_a_vote_that_climbs_is_shown_once(finished: Path) -> None:
+    run = read_run(finished)
+    measured = steps(run)
+    last = decisions.voted(measured)[-1]
+    climbed = [*measured, replace(last, number=last.number + 1)]
+    assert decisions.budget_rows(run, climbed) == decisions.budget_rows(run, measured)
+    assert decisions.voted(climbed)[-1].number == last.number + 1
+
+
 def test_a_large_network_shows_its_last_cycles(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_run(finished)
     every, _ = decisions.vote_rows(run, steps(run))

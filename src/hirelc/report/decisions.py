@@ -20,8 +20,8 @@ _TYPES, _GRANULARITIES = tuple(NumberType), tuple(Granularity)
 
 
 def voted(measured: Sequence[Step]) -> list[Step]:
-    """The measurements whose policy the two levels of agents decided."""
-    return [step for step in measured if step.decisions.get("low_level")]
+    """The measurements whose policy the two levels of agents decided: the most rigorous one of each cycle."""
+    return list({step.cycle: step for step in measured if step.decisions.get("low_level")}.values())
 
 
 def budget_rows(run: Run, measured: Sequence[Step]) -> list[Json]:
