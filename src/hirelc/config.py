@@ -9,6 +9,7 @@ from typing import Any
 from hirelc.errors import RunError
 
 CONFIG_VERSION = 1
+GONE = {"patience"}  # settings that earlier runs have in their files, and that mean nothing any more
 STRATEGY_NAMES = ("hirelc", "uniform", "random", "greedy", "knapsack", "evolution", "flat")
 PARTS = (
     "sensitivity", "warm-start", "surrogate", "ensemble", "high-level", "trials", "swaps", "pruning", "quantization", "joint"
@@ -96,7 +97,6 @@ class TrainConfig:
     :param precision: "auto" (bf16 where the CPU or GPU multiplies it natively), "bf16" or "fp32"
     :param rate_term: whether the loss holds the coded bits (else only steps and rounding lead to the size)
     :param final: whether the picked policy gets a long fine-tune; without, all `images` go to the search
-    :param patience: evaluations without a better validation score, late in the schedule, before a fine-tune stops
     """
 
     images: int = 240_000
@@ -109,14 +109,13 @@ class TrainConfig:
     distill_weight: float = 0.7
     temperature: float = 2.0
     evaluations: int = 12
-    patience: int = 4
     precision: str = "auto"
     rate_term: bool = True
     control: bool = True
     final: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "images", "batch_size", "temperature", "evaluations", "patience")
+        _positive(self, "images", "batch_size", "temperature", "evaluations")
         optional = ("learning_rate", "final_rate", "seconds")
         _positive(self, *(name for name in optional if getattr(self, name) is not None))
         if not 0 < self.search_share < 1:
@@ -201,8 +200,9 @@ class Config:
 
 
 def _known(kind: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """:raises RunError: a setting that this kind of configuration lacks"""
-    unknown = sorted(set(values) - {f.name for f in fields(kind)})
+    """:raises RunError: a setting that this kind of configuration lacks, and never had"""
+    names = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - names - GONE)
     if unknown:
         raise RunError(f"{kind.__name__} has no setting {unknown[0]!r}")
-    return values
+    return {name: value for name, value in values.items() if name in names}

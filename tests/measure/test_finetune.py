@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -55,11 +54,10 @@ def test_the_best_state_is_kept_when_training_only_harms(monkeypatch: pytest.Mon
     monkeypatch.setattr(Trainer, "_validate", lambda *_: next(scores))
     monkeypatch.setattr("hirelc.measure.finetune.settling_batches", lambda *_: 0)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    config = TrainConfig(batch_size=32, precision="fp32", learning_rate=0.1, patience=3, evaluations=20)
+    config = TrainConfig(batch_size=32, precision="fp32", learning_rate=0.1, evaluations=20)
     trained = trainer(config=config).finetune(student, 3200, name="a")
     assert trained.best == 90.0
-    # patience counts in the falling half of the schedule only, from step 55 of 100 on; a look every five steps
-    assert [images for images, _ in trained.scores] == [32 * step for step in range(0, 75, 5)]
+    assert [images for images, _ in trained.scores] == [32 * step for step in range(0, 105, 5)]  # to the end all the same
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
@@ -91,8 +89,7 @@ def test_the_teacher_is_not_trained() -> None:
 
 def test_the_budget_of_images_is_kept() -> None:
     seen: list[int] = []
-    patient = trainer(config=replace(CONFIG, patience=99))
-    trained = patient.finetune(damaged(), 1000, name="a", progress=seen.append)
+    trained = trainer().finetune(damaged(), 1000, name="a", progress=seen.append)
     assert sum(seen) == trained.images == 31 * 32
 
 

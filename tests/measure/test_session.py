@@ -27,7 +27,7 @@ from hirelc.tensorfile import pack_tensors, unpack_tensors
 from measure.small import data, samples, tiny
 
 STEPS, BATCH = 12, 32  # eight batches an epoch
-CONFIG = TrainConfig(images=STEPS * BATCH, batch_size=BATCH, precision="fp32", learning_rate=0.01, evaluations=4, patience=50)
+CONFIG = TrainConfig(images=STEPS * BATCH, batch_size=BATCH, precision="fp32", learning_rate=0.01, evaluations=4)
 
 
 class Killed(Exception):

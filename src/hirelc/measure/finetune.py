@@ -106,9 +106,7 @@ class Trainer:
             self._step(session, schedule(session.step, steps), inputs, targets, precision)
             progress(len(first_tensor(inputs)))
             if scored and (session.step % every == 0 or session.step == steps):
-                self._look(session, steps, precision)
-                if session.best.stale >= self.config.patience:
-                    break
+                self._look(session, precision)
             if checkpoint is not None and checkpoint.due():
                 session.save(checkpoint, time.monotonic() - begun)
         if scored:
@@ -121,14 +119,15 @@ class Trainer:
             save_end(checkpoint, student, trained)
         return trained
 
-    def _look(self, session: Session, steps: int, precision: str) -> None:
-        """Scores the state that training has come to, and keeps it where it is the best."""
+    def _look(self, session: Session, precision: str) -> None:
+        """Scores the state that training has come to, and keeps it where it is the best.
+
+        It never ends a fine-tune: while the rate is high, scores sag, and what began well is passed by at the very end only.
+        """
         verdict = self._validate(session.student, precision)
         session.scores.append((session.seen, verdict.points))
-        # while the rate is high, scores sag and say nothing about the end
-        late = schedule(session.step - 1, steps) < 0.5
         fits = session.rate is None or session.rate.reached()
-        session.best.offer(session.student, verdict, fits, late)
+        session.best.offer(session.student, verdict, fits)
         session.student.train()
 
     def _settle(self, session: Session, batches: int, seed: int, precision: str, progress: Callable[[int], None]) -> None:

@@ -62,14 +62,12 @@ class Best:
         self.keep(student, verdict, fits)
 
     def keep(self, student: nn.Module, verdict: Verdict | None, fits: bool) -> None:
-        self.verdict, self.fits, self.state, self.stale = verdict, fits, _snapshot(student), 0
+        self.verdict, self.fits, self.state = verdict, fits, _snapshot(student)
 
-    def offer(self, student: nn.Module, verdict: Verdict, fits: bool, late: bool) -> None:
+    def offer(self, student: nn.Module, verdict: Verdict, fits: bool) -> None:
         better = self.verdict is None or verdict.beats(self.verdict)
         if fits > self.fits or (fits == self.fits and (not fits or better)):
             self.keep(student, verdict, fits)
-        elif late:
-            self.stale += 1
 
 
 class Session:
@@ -114,7 +112,7 @@ class Session:
         }
         record: dict[str, Any] = {name: _plain(getattr(self, name)) for name in _OWN_NUMBERS}
         record |= {"seconds": self.seconds + seconds, "scores": self.scores, "peaks": self.peaks}
-        record["best"] = {"verdict": self.best.verdict, "fits": self.best.fits, "stale": self.best.stale}
+        record["best"] = {"verdict": self.best.verdict, "fits": self.best.fits}
         if self.rate is not None:
             record["rate"] = {name: getattr(self.rate, name) for name in _RATE_NUMBERS}
         checkpoint.save(tensors, record)
@@ -134,7 +132,7 @@ class Session:
         self.peaks = list(record["peaks"])
         best = record["best"]
         self.best.verdict = None if best["verdict"] is None else Verdict(*best["verdict"])
-        self.best.fits, self.best.stale = best["fits"], best["stale"]
+        self.best.fits = best["fits"]
         if self.rate is not None:
             for name in _RATE_NUMBERS:
                 setattr(self.rate, name, record["rate"][name])
