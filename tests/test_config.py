@@ -22,6 +22,12 @@ def test_unknown_settings_are_refused(where: str | None) -> None:
         Config.from_json(values)
 
 
+def test_settings_that_are_gone_are_passed_over() -> None:
+    values = Config().to_json()
+    values["train"]["patience"] = 4
+    assert Config.from_json(values) == Config()
+
+
 def test_the_version_is_checked() -> None:
     for version in (None, 99):
         with pytest.raises(RunError, match="version"):
