@@ -194,16 +194,10 @@ class _Loop:
                     self.measure(cycle, proposal, 0)
             return
         incumbent = [proposal for proposal in trials if proposal.origin == INCUMBENT]
-        best = next(filter(None, (self._best_known(proposal.policy) for proposal in incumbent)), None)
-        if not incumbent:
-            best = min(self._trainings("full"), key=lambda entry: self._rating(entry.measurement), default=None)
+        best = self._best_so_far(incumbent)
         if best is not None:
             self.bench.go_on_from(best.payload)
-        found = self._race(cycle, [proposal for proposal in trials if proposal.origin != INCUMBENT], 0, "calibrated")
-        behind = BEHIND if self.tells or not incumbent else 0.0
-        bound = math.inf if best is None else self._rating(best.measurement) + behind
-        room = CLIMBING - 1 if incumbent else 1
-        standing = [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
+        standing = self._standing(cycle, trials, incumbent, best)
         rate = ONWARD ** max((len(self._trainings("full", of=proposal.policy)) for proposal in incumbent), default=0)
         if len(standing) > 1 and self.tells:
             standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
@@ -213,6 +207,23 @@ class _Loop:
             known = self._best_known(proposal.policy)
             start = None if known is None else known.payload
             self.measure(cycle, proposal, self.images, start=start, rate_factor=rate)
+
+    def _best_so_far(self, incumbent: list[Proposal]) -> Entry[Candidate] | None:
+        """The best trained state of the policy that competes as the best so far; where none does, of all."""
+        known = next(filter(None, (self._best_known(proposal.policy) for proposal in incumbent)), None)
+        if known is not None or incumbent:
+            return known
+        return min(self._trainings("full"), key=lambda entry: self._rating(entry.measurement), default=None)
+
+    def _standing(
+        self, cycle: int, trials: list[Proposal], incumbent: list[Proposal], best: Entry[Candidate] | None
+    ) -> list[Proposal]:
+        """Who is trained, in part or in full: the best of those that are not too far behind without, and the incumbent."""
+        found = self._race(cycle, [proposal for proposal in trials if proposal.origin != INCUMBENT], 0, "calibrated")
+        behind = BEHIND if self.tells or not incumbent else 0.0
+        bound = math.inf if best is None else self._rating(best.measurement) + behind
+        room = CLIMBING - 1 if incumbent else 1
+        return [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
 
     def _best_known(self, policy: Policy) -> Entry[Candidate] | None:
         """The best of the states that a policy was trained to; None where it was not."""
