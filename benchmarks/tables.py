@@ -61,10 +61,12 @@ compare them only within one row's machine and day.
 """
 
 MEANS = """
-Means over seeds (newest format; the newest row of each seed):
+Means over seeds of one budget (newest format; the newest row of each seed). With up to 400,256 images,
+long final fine-tunes could be stopped before their end
+([decision 26](../docs/decisions/0026-last-fine-tune-and-likely-drops.md)).
 
-| network | protocol | strategy | seeds | ratio | test | control | lost | MAC ratio |
-|---|---|---|---|---|---|---|---|---|
+| network | protocol | strategy | seeds | images | ratio | test | control | lost | MAC ratio |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 FILES = """
@@ -93,7 +95,8 @@ ABLATIONS = """
 ## Search strategies on equal terms
 `hirelc ablate --network NETWORK --bench DIR --ratio R --seeds S --images I --cycles C --out OUT`; OUT/ablation.json is kept as
 `ablations/NETWORK-RATIO-COMMIT.json`. What the columns mean: [docs/search.md](../docs/search.md). Few samples: what is left at
-the end of a long fine-tune is in the rows above. (The rivals' seed 0 of `78c8727` ran at `2700658`, which measures alike.)
+the end of a long fine-tune is in the rows above. (The rivals' seed 0 of `78c8727` ran at `2700658`, most of the ResNet-20's parts
+at `ce72d5a` and `f8ebda8`; all measure alike.)
 """
 
 RATES = """
@@ -150,7 +153,10 @@ def table(rows: list[dict]) -> str:
         cells = [r["network"], r["protocol"], r["strategy"], r.get("format", 1), "yes" if r.get("rate_term") else "no"]
         cells += [r["seed"], f"{r['bytes']:,}", f"{r['ratio']:.1f}x"]
         cells += [f"{r['test']:.2f}", f"{r['test_original']:.2f}", control, f"{r['loss_points']:+.2f}", f"{r['mac_ratio']:.2f}"]
-        cells += [f"{r['images_seen']:,}", r["seconds"], f"`{r['commit']}`"]
+        made = dict.fromkeys(
+            [r.get("searched_at", r["commit"]), r["commit"]]
+        )  # a run that was resumed by another version has two
+        cells += [f"{r['images_seen']:,}", r["seconds"], ", ".join(f"`{commit}`" for commit in made)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
@@ -161,12 +167,13 @@ def means(rows: list[dict]) -> str:
     newest = max(r.get("format", 1) for r in rows)
     for r in rows:
         if r.get("format") == newest:
-            runs.setdefault((r["network"], r["protocol"], r["strategy"], r["goal_ratio"]), {})[r["seed"]] = r
+            budget = round(r["images_seen"], -5)
+            runs.setdefault((r["network"], r["protocol"], r["strategy"], r["goal_ratio"], budget), {})[r["seed"]] = r
     lines = []
-    for (network, protocol, strategy, _), found in sorted(runs.items()):
+    for (network, protocol, strategy, _, budget), found in sorted(runs.items()):
         if len(found) > 1:
             seeds = [found[seed] for seed in sorted(found)]
-            cells = [network, protocol, strategy, ", ".join(str(r["seed"]) for r in seeds)]
+            cells = [network, protocol, strategy, ", ".join(str(r["seed"]) for r in seeds), f"{budget:,}"]
             cells += [f"{fmean(r['ratio'] for r in seeds):.1f}x"]
             cells += [f"{fmean(r[name] for r in seeds):.2f}" for name in ("test", "test_control")]
             cells += [f"{fmean(r['loss_points'] for r in seeds):+.2f}", f"{fmean(r['mac_ratio'] for r in seeds):.2f}"]
