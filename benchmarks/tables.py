@@ -95,8 +95,8 @@ ABLATIONS = """
 ## Search strategies on equal terms
 `hirelc ablate --network NETWORK --bench DIR --ratio R --seeds S --images I --cycles C --out OUT`; OUT/ablation.json is kept as
 `ablations/NETWORK-RATIO-COMMIT.json`. What the columns mean: [docs/search.md](../docs/search.md). Few samples: what is left at
-the end of a long fine-tune is in the rows above. (The rivals' seed 0 of `78c8727` ran at `2700658`, most of the ResNet-20's parts
-at `ce72d5a` and `f8ebda8`; all measure alike.)
+the end of a long fine-tune is in the rows above. (The rivals' seed 0 of `78c8727` ran at `2700658`, most parts of the
+ResNet-20 at `ce72d5a` and `f8ebda8`; all measure alike.)
 """
 
 RATES = """

@@ -9,7 +9,6 @@ from typing import Any
 from hirelc.errors import RunError
 
 CONFIG_VERSION = 1
-GONE = {"patience"}  # settings that earlier runs have in their files, and that mean nothing any more
 STRATEGY_NAMES = ("hirelc", "uniform", "random", "greedy", "knapsack", "evolution", "flat")
 PARTS = (
     "sensitivity", "warm-start", "surrogate", "ensemble", "high-level", "trials", "swaps", "pruning", "quantization", "joint"
@@ -197,6 +196,9 @@ class Config:
         for name, kind in parts.items():
             values[name] = kind(**_known(kind, values.get(name, {})))
         return cls(**_known(cls, values))
+
+
+GONE = {"patience"}  # settings that earlier runs have in their files, and that mean nothing any more
 
 
 def _known(kind: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
