@@ -153,9 +153,8 @@ def table(rows: list[dict]) -> str:
         cells = [r["network"], r["protocol"], r["strategy"], r.get("format", 1), "yes" if r.get("rate_term") else "no"]
         cells += [r["seed"], f"{r['bytes']:,}", f"{r['ratio']:.1f}x"]
         cells += [f"{r['test']:.2f}", f"{r['test_original']:.2f}", control, f"{r['loss_points']:+.2f}", f"{r['mac_ratio']:.2f}"]
-        made = dict.fromkeys(
-            [r.get("searched_at", r["commit"]), r["commit"]]
-        )  # a run that was resumed by another version has two
+        # a run that another version went on with has two
+        made = dict.fromkeys([r.get("searched_at", r["commit"]), r["commit"]])
         cells += [f"{r['images_seen']:,}", r["seconds"], ", ".join(f"`{commit}`" for commit in made)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"

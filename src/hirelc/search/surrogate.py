@@ -201,11 +201,6 @@ class _Networks:
         return hidden[:, 0, 0].astype(np.float64)
 
 
-def _part(law: float) -> float:
-    """What a correction of one is worth where the law predicts so many points."""
-    return BELIEVED * max(law, LEAST_PART)
-
-
 class Surrogate:
     """The drop after fine-tuning, learned from rigorous measurements; keeps the record of its own errors.
 
@@ -250,7 +245,7 @@ class Surrogate:
     def _corrections(self, features: Floats, law: float) -> Floats:
         """What each of the trained networks adds to the law's drop, in points."""
         assert self._networks is not None
-        return _part(law) * self._networks((features - self._centre) / self._spread)
+        return BELIEVED * max(law, LEAST_PART) * self._networks((features - self._centre) / self._spread)
 
     def observe(self, features: Floats, drop_points: float, predicted: float | None) -> dict[str, Any]:
         """Adds a measurement, retrains, and returns the record to journal.
@@ -293,14 +288,15 @@ class Surrogate:
         rows = (inputs - self._centre) / self._spread
         # Leave-one-out networks learn corrections to a law that has not seen the left-out sample either.
         without = np.array([[law.predict(row) for row in inputs] for law in (self.cold_start, *laws)])
-        parts = (drops - without) / np.maximum(without, LEAST_PART)
+        wholes = np.maximum(without, LEAST_PART)
+        parts = (drops - without) / wholes
         masks = np.concatenate([np.ones((self.MEMBERS, count)), np.repeat(others, self.MEMBERS, axis=0)])
         targets = np.repeat(parts, self.MEMBERS, axis=0)
         self._networks = _Networks(self._seed, rows, targets, masks)
         folds = [
             self._networks(row)[self.MEMBERS * (fold + 1) : self.MEMBERS * (fold + 2)].mean() for fold, row in enumerate(rows)
         ]
-        corrections = np.array([_part(law.predict(row)) * fold for law, row, fold in zip(laws, inputs, folds, strict=True)])
+        corrections = BELIEVED * np.diagonal(wholes[1:]) * np.array(folds)
         misses: Floats = law_misses - corrections
         self._errors = {
             "leave_one_out_error": float(np.abs(misses).mean()),
