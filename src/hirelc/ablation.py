@@ -97,7 +97,8 @@ class Outcome:
     :param found_by: who proposed the best measurement ("reference", "vote", "knapsack", ...)
     :param measurements: with full training; :param short: with less
     :param curve: least drop among the files within the limit, after each measurement; None before the first of them
-    :param excess_loss: of the fine-tune, beyond the original's, on the search-validation split; None after a final fine-tune
+    :param excess_loss: mostly the task's own, beyond the original's, on the search-validation split; None after a final
+        fine-tune
     :param test_loss: points lost on the test split; None where it stayed sealed
     :param failure: why there is no result; all numbers are 0 then
     """

@@ -279,8 +279,8 @@ class Verdict(NamedTuple):
     """What a network does on a split.
 
     :param points: of the task's metric
-    :param excess_loss: loss of the fine-tune beyond the original's, a mean over samples; None where it was not asked for,
-        or is no number
+    :param excess_loss: mostly the task's own, beyond the original's, a mean over samples; None where it was not asked
+        for, or is no number
     """
 
     points: float
@@ -305,7 +305,7 @@ class Measurement:
     :param images_seen: training samples (forward and backward) that this measurement cost
     :param failure: why the candidate was rejected; None when it stands
     :param fidelity: how much training went before: "calibrated" (none), "short", or "full"
-    :param excess_loss: of the fine-tune, beyond the original's on the same samples; None where none was measured
+    :param excess_loss: mostly the task's own, beyond the original's on the same samples; None where none was measured
     :param likely_drop: what this loss makes of the drop, in points: less a matter of chance. None where it says nothing
     """
 

@@ -32,7 +32,7 @@ class Line:
     """A variant over all its seeds. Means; None where there is nothing to say.
 
     :param lost: points on the search-validation split; :param spread: standard deviation over seeds
-    :param excess_loss: of the fine-tune, beyond the original's
+    :param excess_loss: mostly the task's own, beyond the original's
     :param against: points that it loses more than the method does, over the seeds that both have
     :param better: on how many of these seeds it loses less than the method
     """

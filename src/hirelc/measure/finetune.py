@@ -214,12 +214,12 @@ class Trainer:
             outputs = self.task.outputs(call(student, inputs))
         if self.task.label is not None:
             targets = self.task.label(wanted, None)
-        return mixed_loss(self.task, self.config, outputs, wanted, targets)
+        return mixed_loss(self.task, self.config.distill_weight, self.config.temperature, outputs, wanted, targets)
 
     @cached_property
     def judge(self) -> Judge:
         """Metric and loss on the search-validation split."""
-        return Judge(self.teacher, self.validation, self.task, self.config, self.device)
+        return Judge(self.teacher, self.validation, self.task, self.config.temperature, self.device)
 
     def _validate(self, student: nn.Module, precision: str) -> Verdict:
         """A control is not to be like the original: the metric alone says how good it is."""

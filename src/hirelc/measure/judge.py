@@ -1,7 +1,7 @@
 """How good a compressed network is, by more than the metric alone.
 
-A few thousand samples tell accuracies apart by a few tenths of a point. The loss of the fine-tune on the same samples,
-measured against what the original does with each of them, tells far more (docs/decisions/0022).
+A few thousand samples tell accuracies apart by a few tenths of a point. The task's loss on the same samples tells more, and
+more than the loss of the fine-tune, which is mostly distillation (docs/decisions/0022 and 0027).
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from hirelc.batches import Batches
-from hirelc.config import TrainConfig
 from hirelc.measure.evaluate import accuracy
 from hirelc.network.calling import steady_call, to_device
 from hirelc.policy import Verdict
 from hirelc.task import Task
 
 KEPT_BYTES = 2**28  # of the original's outputs; where they are more, it is asked again
+LIKENESS = 0.2  # part of distillation in the loss that judges: the task's own loss alone may end below the original's
 
 
-def mixed_loss(task: Task, config: TrainConfig, outputs: Tensor, wanted: Tensor, targets: Tensor) -> Tensor:
-    """What fine-tunes minimise: distillation and the task's own loss.
+def mixed_loss(task: Task, share: float, temperature: float, outputs: Tensor, wanted: Tensor, targets: Tensor) -> Tensor:
+    """Distillation and the task's own loss.
 
+    :param share: of distillation
     :param wanted: the original's outputs
     """
-    share = config.distill_weight
-    return share * task.distill(outputs, wanted, targets, config.temperature) + (1 - share) * task.loss(outputs, targets)
+    return share * task.distill(outputs, wanted, targets, temperature) + (1 - share) * task.loss(outputs, targets)
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class Judge:
     """Metric and loss of networks on the search-validation split.
 
     :param teacher: the original
+    :param temperature: of distillation
     """
 
     teacher: nn.Module
     data: Batches
     task: Task
-    config: TrainConfig
+    temperature: float
     device: str = "cpu"
 
     def __call__(self, network: nn.Module, precision: str = "fp32") -> Verdict:
@@ -56,8 +57,7 @@ class Judge:
         def watch(inputs: Any, outputs: Tensor, targets: Tensor) -> None:
             nonlocal excess, samples
             wanted = next(known).to(outputs.device) if self._wanted else self._ask(inputs)
-            least = mixed_loss(self.task, self.config, wanted, wanted, targets)
-            excess += len(targets) * float(mixed_loss(self.task, self.config, outputs, wanted, targets) - least)
+            excess += len(targets) * float(self._loss(outputs, wanted, targets) - self._loss(wanted, wanted, targets))
             samples += len(targets)
 
         points = accuracy(network, self.data, self.task, device=self.device, precision=precision, watch=watch)
@@ -74,6 +74,9 @@ class Judge:
                 if taken > KEPT_BYTES:
                     return None
         return found
+
+    def _loss(self, outputs: Tensor, wanted: Tensor, targets: Tensor) -> Tensor:
+        return mixed_loss(self.task, LIKENESS, self.temperature, outputs, wanted, targets)
 
     def _ask(self, inputs: Any) -> Tensor:
         return self.task.outputs(steady_call(self.teacher.eval(), inputs))
