@@ -33,7 +33,7 @@ from hirelc.landscape import Landscape
 from hirelc.policy import Choice, Measurement
 from hirelc.search.bounds import Bounds, random_choices
 from hirelc.search.fitting import fit_to_bytes, reference
-from hirelc.search.likely import MEASURED, Scale
+from hirelc.search.likely import Scale
 from hirelc.search.surrogate import ColdStart, Surrogate, network_features, rank_correlation
 from protocol import NETWORKS, commit
 from scene import Scene, images, prepared, small, trained
@@ -207,7 +207,8 @@ def report(landscape: Landscape, rows: Sequence[dict[str, Any]], seed: int) -> l
     """Predictions learn from likely drops, as they do in a search, and are held against measured ones."""
     inputs = np.array([network_features(landscape, reread(row["choices"])) for row in rows])
     drops = np.array([row["drop"] for row in rows])
-    told = (likely(rows, np.arange(len(rows))) - MEASURED * drops) / (1 - MEASURED)  # of the losses alone
+    scale = Scale.of(measurements_of(rows))
+    told = np.array([scale.of_loss(row["excess_loss"]) for row in rows])
     region = int((drops <= REGION).sum())
     ceiling = {"predictor": "measured losses", "policies": len(drops), "in_region": region, "from": len(drops)}
     found = [ceiling | rounded(quality(told, rows))]
@@ -227,12 +228,13 @@ def likely(rows: Sequence[dict[str, Any]], which: np.ndarray) -> np.ndarray:
 
     :param which: indices, or a mask
     """
-    known = [rows[i] for i in np.arange(len(rows))[which]]
-    found = [
-        Measurement(r["size_bytes"], 0.0, r["drop"], 0, "search-validation", excess_loss=r.get("excess_loss")) for r in known
-    ]
+    found = measurements_of([rows[i] for i in np.arange(len(rows))[which]])
     scale = Scale.of(found)
     return np.array([scale.likely(measurement) for measurement in found])
+
+
+def measurements_of(rows: Sequence[dict[str, Any]]) -> list[Measurement]:
+    return [Measurement(r["size_bytes"], 0.0, r["drop"], 0, "search-validation", excess_loss=r["excess_loss"]) for r in rows]
 
 
 def held_out(predictor: Predictor, inputs: np.ndarray, rows: Sequence[dict[str, Any]], known: int, seed: int) -> dict[str, Any]:

@@ -193,41 +193,42 @@ class _Loop:
                 if proposal.origin != INCUMBENT:
                     self.measure(cycle, proposal, 0)
             return
-        incumbent = [proposal for proposal in trials if proposal.origin == INCUMBENT]
+        incumbent = next((proposal for proposal in trials if proposal.origin == INCUMBENT), None)
         best = self._best_so_far(incumbent)
         if best is not None:
             self.bench.go_on_from(best.payload)
         standing = self._standing(cycle, trials, incumbent, best)
-        rate = ONWARD ** max((len(self._trainings("full", of=proposal.policy)) for proposal in incumbent), default=0)
+        rate = 1.0 if incumbent is None else ONWARD ** len(self._trainings("full", of=incumbent.policy))
         if len(standing) > 1 and self.tells:
             standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
-        if incumbent and self.tells:
+        if incumbent is not None and self.tells:
             self._planned -= CLIMBING * SHORT
         for proposal in standing[:1]:
             known = self._best_known(proposal.policy)
             start = None if known is None else known.payload
             self.measure(cycle, proposal, self.images, start=start, rate_factor=rate)
 
-    def _best_so_far(self, incumbent: list[Proposal]) -> Entry[Candidate] | None:
+    def _best_so_far(self, incumbent: Proposal | None) -> Entry[Candidate] | None:
         """The best trained state of the policy that competes as the best so far; where none does, of all."""
-        known = next(filter(None, (self._best_known(proposal.policy) for proposal in incumbent)), None)
-        if known is not None or incumbent:
-            return known
-        return min(self._trainings("full"), key=lambda entry: self._rating(entry.measurement), default=None)
+        return self._best(self._trainings("full")) if incumbent is None else self._best_known(incumbent.policy)
 
     def _standing(
-        self, cycle: int, trials: list[Proposal], incumbent: list[Proposal], best: Entry[Candidate] | None
+        self, cycle: int, trials: list[Proposal], incumbent: Proposal | None, best: Entry[Candidate] | None
     ) -> list[Proposal]:
         """Who is trained, in part or in full: the best of those that are not too far behind without, and the incumbent."""
-        found = self._race(cycle, [proposal for proposal in trials if proposal.origin != INCUMBENT], 0, "calibrated")
-        behind = BEHIND if self.tells or not incumbent else 0.0
-        bound = math.inf if best is None else self._rating(best.measurement) + behind
-        room = CLIMBING - 1 if incumbent else 1
-        return [*[proposal for rating, proposal in found if rating <= bound][:room], *incumbent]
+        found = self._race(cycle, [proposal for proposal in trials if proposal is not incumbent], 0, "calibrated")
+        behind = BEHIND if self.tells or incumbent is None else 0.0
+        bound = math.inf if best is None else self._rating(self._scale, best.measurement) + behind
+        near = [proposal for rating, proposal in found if rating <= bound]
+        return near[:1] if incumbent is None else [*near[: CLIMBING - 1], incumbent]
 
     def _best_known(self, policy: Policy) -> Entry[Candidate] | None:
         """The best of the states that a policy was trained to; None where it was not."""
-        return min(self._trainings("short", "full", of=policy), key=lambda e: self._rating(e.measurement), default=None)
+        return self._best(self._trainings("short", "full", of=policy))
+
+    def _best(self, entries: list[Entry[Candidate]]) -> Entry[Candidate] | None:
+        scale = self._scale
+        return min(entries, key=lambda entry: self._rating(scale, entry.measurement), default=None)
 
     def _trainings(self, *fidelities: str, of: Policy | None = None) -> list[Entry[Candidate]]:
         entries = [e for e in self.archive.entries if of in (None, e.policy) and e.measurement.fidelity in fidelities]
@@ -242,14 +243,20 @@ class _Loop:
             measurement, candidate = self.measure(cycle, proposal, images, fidelity, rate_factor=rate_factor)
             if candidate is not None:
                 found.append((measurement, proposal))
-        rated = [(self._rating(measurement), proposal) for measurement, proposal in found]
+        scale = self._scale
+        rated = [(self._rating(scale, measurement), proposal) for measurement, proposal in found]
         return sorted(rated, key=lambda pair: pair[0])
 
-    def _rating(self, measurement: Measurement) -> float:
+    @property
+    def _scale(self) -> Scale:
+        """As all that was measured says it."""
+        return Scale.of(self.measurements)
+
+    def _rating(self, scale: Scale, measurement: Measurement) -> float:
         """Likely drop in points, and what it will cost to make a file that is too long shorter."""
         limit = self.run.goal.byte_limit(self.run.spec.original_bytes)
         over = 0.0 if limit is None else max(0.0, measurement.size_bytes / limit - 1)
-        return Scale.of(self.measurements).likely(measurement) + FEE * over
+        return scale.likely(measurement) + FEE * over
 
     def measure(
         self,

@@ -30,6 +30,7 @@ def test_enough_measurements_bend_the_curve() -> None:
     assert Scale.of(root).power < 0.65 and Scale.of(straight).power > 0.9
     scale = Scale.of(root)
     assert all(scale.likely(m) == pytest.approx(m.drop_points, abs=0.15) for m in root)
+    assert scale.of_loss(0.1) == pytest.approx(1.1, abs=0.15) and scale.of_loss(0.0) == 0
 
 
 def test_what_says_nothing_is_left_out() -> None:
@@ -46,6 +47,8 @@ def test_without_a_loss_drops_are_as_measured() -> None:
     for found in ([], [measured(1.0, None)], [measured(-0.3, -0.01), measured(0.2, 0.005)]):
         scale = Scale.of(found)
         assert scale.factor is None and [scale.likely(m) for m in found] == [m.drop_points for m in found]
+        with pytest.raises(ValueError, match="no measured loss"):
+            scale.of_loss(0.02)
 
 
 def test_better_losses_never_mean_more_points_lost() -> None:

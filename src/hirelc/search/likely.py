@@ -53,8 +53,16 @@ class Scale:
         """Points that the measured network loses, in all likelihood."""
         if self.factor is None or measurement.excess_loss is None or measurement.drop_points > REGION:
             return measurement.drop_points
-        curve = self.factor * float(_powered(np.array(measurement.excess_loss), np.array(self.power)))
-        return MEASURED * measurement.drop_points + (1 - MEASURED) * curve
+        return MEASURED * measurement.drop_points + (1 - MEASURED) * self.of_loss(measurement.excess_loss)
+
+    def of_loss(self, excess: float) -> float:
+        """Points that networks of this excess loss lose in the mean.
+
+        :raises ValueError: too little is known
+        """
+        if self.factor is None:
+            raise ValueError("no measured loss says how much a loss is worth in points")
+        return self.factor * float(_powered(np.array(excess), np.array(self.power)))
 
 
 def _powered(losses: np.ndarray, powers: np.ndarray) -> np.ndarray:

@@ -227,25 +227,21 @@ class Surrogate:
 
     def predict(self, features: Floats) -> float:
         """Predicted drop in points; `features` has shape (len(FEATURES),)."""
-        law = self.cold_start.predict(features)
-        if self._networks is None or not self.in_use:
-            return law
-        return law + float(self._corrections(features, law).mean())
+        return float(self._opinions(features).mean())
 
     def uncertain(self, features: Floats) -> tuple[float, float]:
         """Predicted drop and its standard deviation, both in points: the spread of the ensemble, and what predictions
         missed so far (see `doubt`), more where nothing like these features was measured."""
+        opinions = self._opinions(features)
+        drop = float(opinions.mean())
+        return drop, float(np.hypot(opinions.std(), self._doubt(features, drop)))
+
+    def _opinions(self, features: Floats) -> Floats:
+        """Drops in points: the law's, corrected by each of the networks where they are in use."""
         law = self.cold_start.predict(features)
         if self._networks is None or not self.in_use:
-            return law, self._doubt(features, law)
-        corrections = self._corrections(features, law)
-        drop = law + float(corrections.mean())
-        return drop, float(np.hypot(corrections.std(), self._doubt(features, drop)))
-
-    def _corrections(self, features: Floats, law: float) -> Floats:
-        """What each of the trained networks adds to the law's drop, in points."""
-        assert self._networks is not None
-        return BELIEVED * max(law, LEAST_PART) * self._networks((features - self._centre) / self._spread)
+            return np.array([law])
+        return law + BELIEVED * max(law, LEAST_PART) * self._networks((features - self._centre) / self._spread)
 
     def observe(self, features: Floats, drop_points: float, predicted: float | None) -> dict[str, Any]:
         """Adds a measurement, retrains, and returns the record to journal.
