@@ -153,8 +153,8 @@ def _end(plan: Plan) -> str:
 
 def _notes(plan: Plan, rows: Sequence[Line]) -> list[str]:
     notes = [
-        "lost: points on the search-validation split, mean over seeds; spread: its standard deviation; loss: mostly the task's own, "
-        f"beyond the original's, by which networks are picked; against: points more than {METHOD} loses; better: seeds on "
+        "lost: points on the search-validation split, mean over seeds; spread: its standard deviation; loss: mostly the task's "
+        f"own, beyond the original's, by which networks are picked; against: points more than {METHOD} loses; better: seeds on "
         f"which it loses less than {METHOD}; found by: who proposed the best measurement; full and short: measurements with "
         "all training, and with less or none; time: of search and final fine-tune."
     ]
