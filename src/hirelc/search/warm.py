@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from hirelc.search.bounds import Bounds
-from hirelc.search.fitting import Choices, Fit, reference
+from hirelc.search.fitting import Choices, Fit, fit_to_bytes, reference
 from hirelc.search.knapsack import Knapsack
 from hirelc.search.problem import Problem
 from hirelc.search.surrogate import distortion_of
@@ -19,7 +19,7 @@ class WarmStart:
     """
 
     def __init__(self, problem: Problem, bounds: Bounds, on: bool) -> None:
-        self._problem, self.on = problem, on
+        self._problem, self._bounds, self.on = problem, bounds, on
         self._knapsack = Knapsack(problem, bounds) if on else None
         self._referred = cache(lambda byte_limit: reference(problem, byte_limit, bounds))
         self._known = cache(self._solved)
@@ -40,4 +40,5 @@ class WarmStart:
         packed = None if self._knapsack is None else self._knapsack.best(greedy, byte_limit)
         if packed is None or packed.distortion >= distortion_of(self._problem, greedy.choices):
             return greedy.choices
-        return packed.choices
+        # the program counts bytes with a margin: what it left over is spent
+        return fit_to_bytes(self._problem, packed.choices, byte_limit, [self._bounds] * len(packed.choices)).choices
