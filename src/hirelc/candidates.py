@@ -141,7 +141,7 @@ class Bench:
             fidelity=fidelity,
             excess_loss=verdict.excess_loss,
         )
-        return measurement, Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
+        return measurement, candidate_of(compressed, data, trained)
 
     def go_on_from(self, candidate: Candidate) -> None:
         """Later fine-tunes begin with its weights, and with the steps of kernels that they treat alike."""
@@ -293,8 +293,8 @@ class Bench:
         compressed = apply(self.original, self.spec, candidate.policy, self.importance, self.fisher)
         compressed.quantize_activations(candidate.sites)
         compressed.load_state_dict(safetensors.torch.load(candidate.state))
-        for quantizer in compressed.quantizer_of().values():
-            quantizer.trained = candidate.trained is not None
+        for name, quantizer in compressed.quantizer_of().items():
+            quantizer.trained = name in candidate.trained_steps
         return compressed
 
     def _failed(self, policy: Policy, target_bytes: int, reason: str, images: int, seconds: float) -> Measurement:
@@ -316,6 +316,7 @@ class Candidate:
     """What is kept of a measured policy: its file, and the training state that the final fine-tune goes on from.
 
     :param trained: None where nothing was
+    :param trained_steps: kernels whose steps come from training, this policy's or that of the weights it began with
     """
 
     policy: Policy
@@ -323,6 +324,13 @@ class Candidate:
     data: bytes
     state: bytes
     trained: Trained | None
+    trained_steps: frozenset[str] = frozenset()
+
+
+def candidate_of(compressed: CompressedNetwork, data: bytes, trained: Trained | None) -> Candidate:
+    """What is kept of a compressed network and its file."""
+    steps = {name for name, quantizer in compressed.quantizer_of().items() if trained is not None or quantizer.trained}
+    return Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained, frozenset(steps))
 
 
 def _reason(error: Exception) -> str | None:

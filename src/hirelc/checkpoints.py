@@ -46,6 +46,7 @@ def save_candidate(directory: RunDirectory, index: int | str, candidate: Candida
         "policy": candidate.policy.to_json(),
         "sites": [asdict(site) for site in candidate.sites],
         "trained": None if candidate.trained is None else trained_json(candidate.trained),
+        "trained_steps": sorted(candidate.trained_steps),
         "file_sha256": hashlib.sha256(candidate.data).hexdigest(),
     }
     file, state = candidate_names(index)
@@ -66,12 +67,15 @@ def load_candidate(folder: str | Path, index: int | str) -> Candidate:
     _, record = unpack_tensors(stored, state)
     if hashlib.sha256(data).hexdigest() != record["file_sha256"]:
         raise RunError(f"{file} is damaged (its checksum differs)")
+    policy = Policy.from_json(record["policy"])
+    known = policy.choices if record["trained"] is not None else ()  # of files that earlier versions wrote
     return Candidate(
-        policy=Policy.from_json(record["policy"]),
+        policy=policy,
         sites=tuple(ActivationSite(**site) for site in record["sites"]),
         data=data,
         state=stored,
         trained=None if record["trained"] is None else trained_of(record["trained"]),
+        trained_steps=frozenset(record.get("trained_steps", known)),
     )
 
 

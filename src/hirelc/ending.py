@@ -12,7 +12,7 @@ from torch import nn
 from hirelc import cost
 from hirelc.artifact.container import read
 from hirelc.artifact.load import build
-from hirelc.candidates import Bench, Candidate, save_state
+from hirelc.candidates import Bench, Candidate, candidate_of
 from hirelc.checkpoints import FINAL, FileCheckpoint, clear_checkpoints, save_candidate
 from hirelc.compression.apply import CompressedNetwork
 from hirelc.compression.prune import canonical
@@ -105,8 +105,7 @@ def _note_final(
     if alone:
         run.say.line("rounded without reconstruction: " + "; ".join(f"{name} ({why})" for name, why in alone.items()))
     if trained is not None:
-        final = Candidate(compressed.policy, compressed.sites(), data, save_state(compressed), trained)
-        save_candidate(run.directory, FINAL, final)
+        save_candidate(run.directory, FINAL, candidate_of(compressed, data, trained))
     policy = compressed.policy
     run.directory.journal_once("final", trained=trained, size_bytes=len(data), policy=policy, rounded_alone=alone, **found)
 

@@ -86,7 +86,7 @@ def options(settings: SearchConfig) -> list[Search]:
 
 def _measurements(settings: SearchConfig) -> int:
     """Candidates that are measured, counting every fidelity."""
-    swapped = 1 + SWAPS if improves(settings) else 0
+    swapped = SWAPS if improves(settings) else 0
     return 1 + settings.cycles + racing(settings) * (settings.contenders - 1 + CLIMBING) + swapped
 
 

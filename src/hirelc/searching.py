@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from hirelc.batches import Batches
-from hirelc.candidates import FOLLOWED, Bench, Candidate
+from hirelc.candidates import Bench, Candidate
 from hirelc.checkpoints import save_candidate
 from hirelc.config import Config, SearchConfig
 from hirelc.errors import RunError
@@ -29,10 +29,11 @@ from hirelc.search.swaps import swaps
 LEAST_MEASURED = 2  # policies, whatever the time: the reference and a vote
 HOPELESS = 0.5  # of the length that a policy is expected to have
 BEHIND = 5.0  # points behind the best policy so far, without training: more than a short one would make up for
-SWAPS = 1  # tried on the picked policy
+SWAPS = 4  # tried on the picked policy
 GENTLY = 0.2  # on the learning rate of short measurements: a few steps at the full one only ruin trained weights
 ONWARD = 0.6  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
-SHORT = 0.1  # of a full measurement's training; where that is too little for weights to follow, it tells less than none
+SHORT = 0.1  # of a full measurement's training
+TELLING = 300  # steps of a short measurement: fewer tell less than none, for their end is more a matter of chance
 CLIMBING = 2  # short measurements of a cycle: the best policy so far, and one that may be better
 
 
@@ -57,14 +58,13 @@ def images_per_measurement(config: Config, train: Batches) -> int:
 
 def full_measurements(settings: SearchConfig) -> float:
     """What the measurements of a search cost together, in units of one with full training."""
-    improving = (1 + SWAPS) * SHORT if improves(settings) else 0.0
     # the first cycle measures what the search begins with as well
-    return 1 + settings.cycles + racing(settings) * CLIMBING * SHORT + improving
+    return 1 + settings.cycles + racing(settings) * CLIMBING * SHORT
 
 
 def racing(settings: SearchConfig) -> int:
-    """In how many cycles several policies compete; in the others a vote is measured in full."""
-    return settings.cycles - settings.exploring if settings.contenders > 1 else 0
+    """In how many cycles several policies compete."""
+    return settings.cycles if settings.contenders > 1 else 0
 
 
 def improves(settings: SearchConfig) -> bool:
@@ -94,7 +94,7 @@ def search(run: Run, bench: Bench, landscape: Landscape) -> Searched:
                 loop.measure(cycle, proposal, loop.images)
         if not loop.late(cycle):
             loop.climb(cycle, [proposal for proposal in proposals if proposal.trial])
-    if improves(settings) and loop.tells and loop.archive.entries and not loop.late(settings.cycles):
+    if improves(settings) and loop.archive.entries and not loop.late(settings.cycles):
         loop.improve(settings.cycles)
     if not any(m.failure is None and m.fidelity == "full" for m in loop.measurements):
         raise RunError(
@@ -114,7 +114,7 @@ class _Loop:
         settings = run.config.search
         planned, plain = full_measurements(settings), 1.0 + settings.cycles
         self._images = images_per_measurement(run.config, run.train) * planned
-        self.tells = SHORT * self._images >= plain * FOLLOWED * run.config.train.batch_size  # what a short measurement says
+        self.tells = SHORT * self._images >= plain * TELLING * run.config.train.batch_size  # what a short measurement says
         self._planned = planned if self.tells else plain  # measurements to come, in units of one with full training
         self.recorded, self.recalled = Recorded(run), list[int]()
         self._late = False
@@ -151,21 +151,18 @@ class _Loop:
         return self.archive.pick(self.run.goal, self.run.spec.original_bytes, later).entry
 
     def improve(self, cycle: int) -> None:
-        """The picked policy and its best swaps of precision go on from its weights, for equally long.
-
-        What comes of them is archived like all else: the pick is made again.
-        """
+        """The best swaps of precision in the picked policy, on its weights: one that is better without any training of its own
+        is picked instead, for what comes of them is archived like all else."""
         pick, settings = self._picked(), self.run.config.search
         choices = self.landscape.choices(pick.policy)
         limit = ByteTarget(self.landscape, self.run.goal).bytes
         bounds = Bounds.of(settings)
         allowed = max(limit, self.landscape.file_bytes(choices))
         found = swaps(self.landscape, choices, allowed, bounds, SWAPS)
-        self.run.say.line(f"after the cycles: the picked policy, and {len(found)} of its neighbours at equal bytes")
+        self.run.say.line(f"after the cycles: {len(found)} neighbours of the picked policy, at equal bytes")
         self.bench.go_on_from(pick.payload)
-        for origin, wanted in [("pick", choices), *(("swap", swapped) for swapped in found)]:
-            proposal = Proposal(self.landscape.policy(wanted), wanted, origin, None, trial=True)
-            self.measure(cycle, proposal, self._short, "short", rate_factor=GENTLY)
+        for swapped in found:
+            self.measure(cycle, Proposal(self.landscape.policy(swapped), swapped, "swap", None, trial=True), 0, "calibrated")
 
     @property
     def images(self) -> int:
@@ -181,46 +178,39 @@ class _Loop:
     def climb(self, cycle: int, trials: list[Proposal]) -> None:
         """Successive halving (Jamieson & Talwalkar 2016): calibrated, shortly trained, and the best one in full.
 
-        The best policy so far, which needs no calibration to be known, is trained on in full where no other is better. Those
-        that are far behind it without training are not trained. Where short trainings say nothing, those are trained that are
-        as good as the best without any. Where it does not compete, agents explore: what is best without training is trained in
-        full. All go on from the best weights so far.
+        The best policy so far competes. It needs no calibration to be known, and is trained on in full where no other is
+        better: training is not spent on what would then be thrown away. Those that are far behind it without training are not
+        trained. Where a short training would say nothing, those are that are as good as the best without any. All go on from
+        the best weights so far.
         """
-        if not trials:
-            return
-        if self.images == 0:  # nothing is trained: one measurement says all, and the best so far has had it
-            for proposal in trials:
-                if proposal.origin != INCUMBENT:
-                    self.measure(cycle, proposal, 0)
-            return
         incumbent = next((proposal for proposal in trials if proposal.origin == INCUMBENT), None)
-        best = self._best_so_far(incumbent)
+        if incumbent is None:
+            return
+        rivals = [proposal for proposal in trials if proposal is not incumbent]
+        if self.images == 0:  # nothing is trained: one measurement says all, and the best so far has had it
+            for proposal in rivals:
+                self.measure(cycle, proposal, 0)
+            return
+        best = self._best_known(incumbent.policy)
         if best is not None:
             self.bench.go_on_from(best.payload)
-        standing = self._standing(cycle, trials, incumbent, best)
-        rate = 1.0 if incumbent is None else ONWARD ** len(self._trainings("full", of=incumbent.policy))
+        standing = [*self._near(cycle, rivals, best)[: CLIMBING - 1], incumbent]
+        rate = ONWARD ** len(self._trainings("full", of=incumbent.policy))
         if len(standing) > 1 and self.tells:
             standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
-        if incumbent is not None and self.tells:
+        if self.tells:
             self._planned -= CLIMBING * SHORT
         for proposal in standing[:1]:
             known = self._best_known(proposal.policy)
             start = None if known is None else known.payload
             self.measure(cycle, proposal, self.images, start=start, rate_factor=rate)
 
-    def _best_so_far(self, incumbent: Proposal | None) -> Entry[Candidate] | None:
-        """The best trained state of the policy that competes as the best so far; where none does, of all."""
-        return self._best(self._trainings("full")) if incumbent is None else self._best_known(incumbent.policy)
-
-    def _standing(
-        self, cycle: int, trials: list[Proposal], incumbent: Proposal | None, best: Entry[Candidate] | None
-    ) -> list[Proposal]:
-        """Who is trained, in part or in full: the best of those that are not too far behind without, and the incumbent."""
-        found = self._race(cycle, [proposal for proposal in trials if proposal is not incumbent], 0, "calibrated")
-        behind = BEHIND if self.tells or incumbent is None else 0.0
+    def _near(self, cycle: int, rivals: list[Proposal], best: Entry[Candidate] | None) -> list[Proposal]:
+        """Who is not too far behind the best policy so far without training, the best first."""
+        found = self._race(cycle, rivals, 0, "calibrated")
+        behind = BEHIND if self.tells else 0.0
         bound = math.inf if best is None else self._rating(self._scale, best.measurement) + behind
-        near = [proposal for rating, proposal in found if rating <= bound]
-        return near[:1] if incumbent is None else [*near[: CLIMBING - 1], incumbent]
+        return [proposal for rating, proposal in found if rating <= bound]
 
     def _best_known(self, policy: Policy) -> Entry[Candidate] | None:
         """The best of the states that a policy was trained to; None where it was not."""

@@ -70,8 +70,9 @@ def test_a_search_beats_random_and_records_how() -> None:
 def test_trials_of_a_cycle_are_new_policies_within_the_limit_that_promise_most() -> None:
     problem = FakeProblem()
     search = HierarchicalSearch(problem, Goal(ratio=20, max_drop=0.5), replace(SMALL, trials=5), 0)
-    first, explored, *wishes = search.propose(0)
+    first, explored, known, *wishes = search.propose(0)
     assert not first.trial and explored.origin == "vote" and explored.trial
+    assert known.origin == "incumbent" and known.policy == first.policy
     assert 1 <= len(wishes) <= 3 and {wish.origin for wish in wishes} == {"member"}
     for proposal, drop in ((first, 0.6), (explored, 2.0)):
         search.observe(proposal, replace(problem.measure(proposal.choices), drop_points=drop))
@@ -88,7 +89,7 @@ def test_trials_of_a_cycle_are_new_policies_within_the_limit_that_promise_most()
 def test_a_trial_with_little_training_says_nothing_about_full_training() -> None:
     problem = FakeProblem(2)
     search = HierarchicalSearch(problem, Goal(ratio=20), replace(SMALL, trials=2), 0)
-    _, vote, _ = search.propose(0)
+    _, vote, *_ = search.propose(0)
     calibrated = replace(problem.measure(vote.choices), fidelity="calibrated")
     assert search.observe(vote, calibrated)["measured_drop"] == calibrated.drop_points
     assert search._surrogate.record()["samples"] == 0 and search._feedback is None

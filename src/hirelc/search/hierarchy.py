@@ -72,8 +72,9 @@ class HierarchicalSearch:
 
     Cycle 0 proposes the warm start (the exact solution for the proxy, near which the agents begin) and the vote, later
     cycles the vote. The first half of the cycles explores (members' actions are drawn), the rest is deterministic. Where
-    there are trials, the vote has to beat others: the members' own wishes, and when nothing explores any more the best policy
-    so far, which is then trained on. No other policy is proposed twice.
+    there are trials, the vote has to beat others: the best policy so far, which is trained on where none is better, the
+    members' own wishes, and when nothing explores any more what lies around the vote and the best. No other policy than
+    that is proposed twice.
 
     :param progress: told what goes on, and which part of the cycle is done, 0 to 1
     """
@@ -169,8 +170,8 @@ class HierarchicalSearch:
     def _rivals(
         self, wishes: Sequence[Sequence[Choices]], voted: Sequence[Choices], budgets: tuple[Budget, ...], cycle: int
     ) -> list[Proposal]:
-        """Policies that the vote has to beat in this cycle, those that promise most improvement on the best so far: while
-        agents explore their own wishes, later also what lies around the vote and the best policy, and that itself."""
+        """Policies that the vote has to beat in this cycle: the best so far, and those that promise most improvement on it;
+        while agents explore their own wishes, later also what lies around the vote and the best policy."""
         variations, explores = self._variations(budgets), cycle < self._config.exploring
         fitted = [variations.fit(self._stepped(wish)[0]) for wish in wishes]
         pool = [("member", fit.choices) for fit in fitted if fit.fits]
@@ -189,8 +190,7 @@ class HierarchicalSearch:
         ranked.sort(key=lambda entry: -entry[0])
         best = self._incumbent
         known = Proposal(self._problem.policy(best), best, INCUMBENT, self._predict(best), trial=True)
-        first = [] if explores or known.policy == self._problem.policy(voted) else [known]
-        chosen = [*first, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
+        chosen = [known, *(proposal for _, proposal in ranked)][: self._config.contenders - 1]
         self._proposed |= {proposal.policy for proposal in chosen}
         return chosen
 
