@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from hirelc import candidates
 from hirelc.artifact.container import pack, read
-from hirelc.candidates import Bench
+from hirelc.candidates import FOLLOWED, HEAD_ROOM, Bench
+from hirelc.compression.apply import CompressedNetwork
+from hirelc.compression.rate import kernel_bits
 from hirelc.config import TrainConfig
-from hirelc.measure.finetune import Trainer
+from hirelc.measure.finetune import Diverged, Trained, Trainer
 from hirelc.network.trace import trace
 from hirelc.policy import Choice, Granularity, NumberType, Policy
 from hirelc.task import CLASSIFICATION
@@ -66,3 +71,35 @@ def test_a_file_that_came_out_too_long_is_rounded_unless_that_costs_too_much() -
     assert bench.rounded(compressed, target, -100.0) == candidate.data == pack(compressed)
     shorter = bench.rounded(compressed, target, 100.0)
     assert len(shorter) <= target and shorter == pack(compressed)
+
+
+@pytest.mark.parametrize(("strength", "eased"), [(2.0, True), (0.5, False)])
+def test_weights_that_a_strong_rate_term_held_go_on_with_coarser_steps(
+    strength: float, eased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, policy = ready(Choice(6, granularity=Granularity.LEARNED))
+    _, candidate = bench.measure(policy, 10_000, 600, "first")
+    assert candidate is not None
+    target = len(candidate.data)  # as it is, it fits
+    bits: list[float] = []
+
+    def watched(trainer: Trainer, student: CompressedNetwork, images: int, **settings: Any) -> Trained:
+        bits.append(kernel_bits(student))
+        raise Diverged("seen enough")
+
+    monkeypatch.setattr(Trainer, "finetune", watched)
+    bench.strength = strength
+    bench.measure(policy, target, 32 * FOLLOWED, "second", start=candidate)
+    before = kernel_bits(bench.revive(candidate))
+    assert bits[0] < 0.97 * before if eased else bits[0] == before
+
+
+def test_a_fine_tune_from_the_original_has_head_room_whatever_the_rate_term_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, policy = ready(Choice(6, granularity=Granularity.LEARNED))
+    compressed, goal = bench._applied(bench.original, policy), bench._goal(3_000)
+    seen: list[float] = []
+    monkeypatch.setattr(candidates, "scale_to_bits", lambda network, importance, bits: seen.append(bits))
+    monkeypatch.setattr(Trainer, "finetune", lambda trainer, student, images, **settings: None)
+    bench.strength = 2.0
+    bench.finetune(compressed, 3_000, 32 * FOLLOWED, name="first")
+    assert seen == [HEAD_ROOM * goal.kernel_bits(compressed)]

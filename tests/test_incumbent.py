@@ -10,6 +10,7 @@ import pytest
 
 from hirelc.candidates import Bench
 from hirelc.policy import Goal
+from hirelc.searching import ONWARD
 from hirelc.store import read_journal
 from test_pipeline import CONFIG, compress
 
@@ -31,7 +32,7 @@ def test_an_incumbent_is_trained_on_gently_from_its_best_weights(tmp_path: Path,
     config = replace(CONFIG, search=replace(CONFIG.search, cycles=3))
     result = compress(tmp_path / "a", goal=Goal(ratio=6.0), config=config)
     digests, starts, rates = zip(*calls, strict=True)
-    assert set(digests) == {digests[0]} and rates == pytest.approx((1.0, 0.6, 0.6**2, 0.6**3))
+    assert set(digests) == {digests[0]} and rates == pytest.approx((1.0, ONWARD, ONWARD**2, ONWARD**3)) and ONWARD < 1
     assert starts[0] is None and all(start.trained.images > 0 for start in starts[1:])
     measured = [
         e for e in read_journal(result.folder) if e["event"] == "measurement" and e["measurement"]["fidelity"] == "full"

@@ -31,6 +31,9 @@ from hirelc.policy import Measurement, Policy, Verdict
 from hirelc.tensorfile import pack_tensors
 
 HEAD_ROOM = 1.08  # bits that a fine-tune starts with, for one of the goal: codes get rarer in training, and seldom denser
+# A rate term that had to be this strong (loss per bit and weight) will have to be stronger when training goes on, at the cost
+# of the network's function, unless that begins with coarser steps: then it fades (docs/decisions/0028).
+STUCK, RELEASE = 1.0, 0.94  # the strength; bits to go on with, for one of the goal
 FOLLOWED = 30  # steps that weights take to follow the rate term: in fewer, head room would only be rounded away
 ROUNDINGS, CAUTION = 4, 0.7
 ROUNDED_AWAY = 0.03  # of the wanted length: at half a bit per weight, rounding more away costs points
@@ -213,12 +216,18 @@ class Bench:
         importance = cut_fisher(self.fisher, compressed)
         goal = self._goal(target_bytes, self.strength)
         led_to = goal if self.trainer.config.rate_term else None
-        room = HEAD_ROOM if led_to is not None and images >= FOLLOWED * self.trainer.config.batch_size else 1
+        follows = led_to is not None and images >= FOLLOWED * self.trainer.config.batch_size
+        room = self._room(compressed) if follows else 1.0
         scale_to_bits(compressed, importance, room * goal.kernel_bits(compressed))
         trained = self.trainer.finetune(compressed, images, file_goal=led_to, **settings)
         if self.exact or goal.written(compressed) <= (1 + ROUNDED_AWAY) * target_bytes:
             self._round_away(compressed, importance, goal)
         return trained, pack(compressed)
+
+    def _room(self, compressed: CompressedNetwork) -> float:
+        """Bits that a fine-tune starts with at most, for one of the goal."""
+        goes_on = any(quantizer.trained for quantizer in compressed.quantizer_of().values())
+        return RELEASE if goes_on and self.strength > STUCK else HEAD_ROOM
 
     def rounded(self, compressed: CompressedNetwork, target_bytes: int, most_points: float) -> bytes:
         """The file of a trained network that came out too long, rounded to its length in place; as it is where that would

@@ -54,7 +54,7 @@ TrainLimit = Annotated[int | None, _option(DATA, "only the first so many samples
 Augment = Annotated[str, _option(DATA, "auto, none, shift or shift-flip")]
 
 Cycles = Annotated[int | None, _option(SEARCH, "policies measured rigorously (4; 2 with --calibrate-only)")]
-Trials = Annotated[int | None, _option(SEARCH, "policies tried in short for each of them (4; 1)")]
+Trials = Annotated[int | None, _option(SEARCH, "policies tried in each of them (4; 1)")]
 MinKeep = Annotated[float, _option(SEARCH, "channels kept at least, from 0 to 1")]
 AgentSteps = Annotated[int | None, _option(SEARCH, "environment steps of each agent and cycle (768; 192)")]
 Strategy = Annotated[str, _option(SEARCH, f"hirelc, or a rival of it: {', '.join(STRATEGY_NAMES[1:])}")]

@@ -26,8 +26,8 @@ class SearchConfig:
     """The hierarchical search.
 
     :param cycles: rounds of budgets, block policies, vote and rigorous measurement
-    :param trials: policies of a cycle, after those that explore, that are measured before one of them is trained in full: the
-        vote, and others that promise improvement; 1 is the vote alone
+    :param trials: policies of a cycle that are measured before one of them is trained in full: the vote, the best so far, and
+        others that promise improvement; 1 is the vote alone
     :param low_level_steps: environment steps per low-level agent and cycle
     :param high_level_steps: environment steps per high-level agent and cycle
     :param levels: how many levels the precision and keep actions have; 21 name every rung of `precision` (the paper: 15 bits)
@@ -71,8 +71,8 @@ class SearchConfig:
 
     @property
     def exploring(self) -> int:
-        """How many cycles explore: agents act as they sample, and the best of their wishes is measured in full. In later ones
-        they act as they are surest, and the vote competes with what is known."""
+        """How many cycles explore: agents act as they sample, and their own wishes compete. In later ones they act as they are
+        surest, and what lies around the vote and the best policy competes, too."""
         return self.cycles // 2
 
     @classmethod
