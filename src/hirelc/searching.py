@@ -32,6 +32,7 @@ BEHIND = 5.0  # points behind the best policy so far, without training: more tha
 SWAPS = 4  # tried on the picked policy
 GENTLY = 0.2  # on the learning rate of short measurements: a few steps at the full one only ruin trained weights
 ONWARD = 0.8  # on the learning rate, each time that a policy is trained on once more: later there is more to lose
+LONG = 250  # steps of a training from which that is so: shorter ones have too far to go
 SHORT = 0.1  # of a full measurement's training
 TELLING = 300  # steps of a short measurement: fewer tell less than none, for their end is more a matter of chance
 CLIMBING = 2  # short measurements of a cycle: the best policy so far, and one that may be better
@@ -171,6 +172,10 @@ class _Loop:
         return int((self._images - seen) / max(SHORT, self._planned))
 
     @property
+    def _long(self) -> bool:
+        return self.images >= LONG * self.run.config.train.batch_size
+
+    @property
     def _short(self) -> int:
         """Training samples of a short measurement."""
         return max(self.run.config.train.batch_size, round(SHORT * self.images))
@@ -195,7 +200,7 @@ class _Loop:
         if best is not None:
             self.bench.go_on_from(best.payload)
         standing = [*self._near(cycle, rivals, best)[: CLIMBING - 1], incumbent]
-        rate = ONWARD ** len(self._trainings("full", of=incumbent.policy))
+        rate = ONWARD ** len(self._trainings("full", of=incumbent.policy)) if self._long else 1.0
         if len(standing) > 1 and self.tells:
             standing = [proposal for _, proposal in self._race(cycle, standing, self._short, "short", GENTLY)]
         if self.tells:
