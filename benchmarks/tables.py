@@ -95,8 +95,11 @@ ABLATIONS = """
 ## Search strategies on equal terms
 `hirelc ablate --network NETWORK --bench DIR --ratio R --seeds S --images I --cycles C --out OUT`; OUT/ablation.json is kept as
 `ablations/NETWORK-RATIO-COMMIT.json`. What the columns mean: [docs/search.md](../docs/search.md). Few samples: what is left at
-the end of a long fine-tune is in the rows above. (The rivals' seed 0 of `78c8727` ran at `2700658`, most parts of the
-ResNet-20 at `ce72d5a` and `f8ebda8`; all measure alike.)
+the end of a long fine-tune is in the rows above. At `6bf862c` only the exact solver and uniform policies were compared; they
+ran at `f212f1b`, which differs in how fast the best policy so far is trained on, which they do not do. Its times are of a
+machine that ran tests as well. `78c8727` is an earlier version, whose policies were compared by another loss (decisions
+[27](../docs/decisions/0027-the-tasks-own-loss-decides.md) and [28](../docs/decisions/0028-no-training-is-thrown-away.md));
+there the rivals' seed 0 ran at `2700658`, most parts of the ResNet-20 at `ce72d5a` and `f8ebda8`.
 """
 
 RATES = """
